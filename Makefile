@@ -1,0 +1,37 @@
+# Two commands: `make repro` runs the pipeline, `make test` its tests. Both set up what they need in .venv.
+
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+# DVC starts `python` and, for queued experiments, `dvc` by name.
+IN_VENV := export PATH="$(CURDIR)/$(VENV)/bin:$$PATH";
+
+.PHONY: help install repro test lint lock
+
+help:  ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement requirements.txt
+	@touch $@
+
+$(VENV)/installed-test: requirements-test.txt $(VENV)/installed
+	$(VENV)/bin/pip install --quiet --requirement requirements-test.txt
+	@touch $@
+
+install: $(VENV)/installed  ## the environment of the pipeline
+
+repro: $(VENV)/installed  ## run every stage that is out of date
+	$(IN_VENV) dvc repro
+
+test: $(VENV)/installed-test lint  ## the whole test suite
+	$(IN_VENV) python -m pytest
+
+lint: $(VENV)/installed-test  ## style and types
+	$(IN_VENV) ruff check . && ruff format --check . && mypy
+
+# A CPU build of torch calls itself 2.13.0+cpu; the pin must fit every build.
+lock: $(VENV)/installed-test  ## pin all dependencies anew, from pyproject.toml
+	$(VENV)/bin/pip install --quiet pip-tools
+	$(VENV)/bin/python tests/lock.py

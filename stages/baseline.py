@@ -1,0 +1,89 @@
+"""A student cut from the teacher, trained on gold spans and the teacher's cached answers; beside it, the control.
+
+Reads prepared data, the teacher and its cache; writes two students with the same initialisation, windows, order and
+number of updates: `baseline` learns from labels and the teacher's logits (Hinton et al. 2015), the control `hard_label`
+from labels only. What lies between the two is what distillation buys.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.core.errors import clean_exit
+from stages.core.params import load_params
+from stages.core.qa.decoding import DecodeParams
+from stages.core.runtime import RuntimeParams, start
+from stages.core.training.settings import FitParams, StudentParams, require_soft_targets
+
+
+@dataclass(frozen=True)
+class BaselineParams(FitParams):
+    """The `baseline` section."""
+
+    temperature: float  # softens both distributions; 1 leaves them as they are
+    alpha: float  # weight of the teacher's answers, 0 to 1; gold spans have the rest
+
+    def check(self) -> None:
+        """Vouch for ranges."""
+        super().check()
+        require_soft_targets(self.temperature, self.alpha)
+
+
+def run(
+    params: BaselineParams,
+    runtime_params: RuntimeParams,
+    student_params: StudentParams,
+    decode: DecodeParams,
+    *,
+    data: Path,
+    teacher: Path,
+    cache: Path,
+    out: Path,
+    control: Path,
+    metrics: Path,
+    history: Path,
+    control_history: Path,
+    scratch: Path,
+) -> None:
+    """Cut the student twice; train one with the teacher's answers, one without; score both on dev."""
+    from stages.core.files import write_json
+    from stages.core.models.checkpoint import save_checkpoint
+    from stages.core.models.encoder import cut_layers, load_tokenizer
+    from stages.core.qa.evaluation import answer_with, quality
+    from stages.core.training.fit import fit, write_history
+    from stages.core.training.lessons import load_lessons
+    from stages.core.training.losses import DistillationLoss, LabelLoss, Loss
+    from stages.core.training.scratch import scratch_folder
+
+    runtime = start(runtime_params, params.seed)
+    lessons = load_lessons(data, teacher, cache, runtime.device)
+    arms: list[tuple[str, Loss, Path, Path]] = [
+        ("baseline", DistillationLoss(params.temperature, params.alpha), out, history),
+        ("hard_label", LabelLoss(), control, control_history),
+    ]
+    scores: dict[str, object] = {}
+    with scratch_folder(scratch, [params, runtime_params, student_params], [data, teacher, cache]) as unfinished:
+        for name, loss, folder, curve in arms:
+            start(runtime_params, params.seed)
+            student = cut_layers(lessons.teacher, student_params.layers)
+            losses = fit(student, loss, lessons.training, params, runtime, scratch=unfinished, name=name)
+            answers = answer_with(student, lessons.dev, decode, runtime.device, params.batch_size)
+            scores[name] = {"dev": quality(lessons.dev, answers)}
+            save_checkpoint(student.cpu(), load_tokenizer(teacher), folder)
+            write_history(losses, curve)
+        write_json(metrics, scores)
+
+
+def main() -> None:
+    """Take paths from the command line and values from params.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("data", "teacher", "cache", "out", "control", "metrics", "history", "control-history", "scratch"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    paths = vars(parser.parse_args())
+    params, runtime = load_params("baseline", BaselineParams), load_params("runtime", RuntimeParams)
+    run(params, runtime, load_params("student", StudentParams), load_params("decode", DecodeParams), **paths)
+
+
+if __name__ == "__main__":
+    with clean_exit():
+        main()

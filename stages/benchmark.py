@@ -1,0 +1,82 @@
+"""Saved models -> how fast each answers one question, and many at once.
+
+All variants are loaded into one process and timed in turn, question by question, so that the machine's other work slows
+all alike; what compares is the ratio. Timings never repeat, so they have a file of their own that no result shares.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.core.data.settings import WindowsParams
+from stages.core.errors import clean_exit
+from stages.core.params import load_params, require
+from stages.core.runtime import RuntimeParams
+
+
+@dataclass(frozen=True)
+class BenchmarkParams:
+    """The `benchmark` section."""
+
+    seed: int  # of the choice of questions
+    questions: int  # test questions timed; fewer where the test has fewer
+    warmup: int  # untimed forward passes of each model before each measurement
+    batch_size: int  # windows at once when throughput is measured
+    repeats: int  # times over all questions
+
+    def check(self) -> None:
+        """Vouch for ranges."""
+        for key in ("questions", "batch_size", "repeats"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+        require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
+
+
+def run(
+    params: BenchmarkParams,
+    runtime: RuntimeParams,
+    windows: WindowsParams,
+    *,
+    models: Path,
+    questions: Path,
+    out: Path,
+) -> None:
+    """Load every variant, cut windows of the same questions, time all in turn, write milliseconds and rates."""
+    from stages.core.data.batches import ordered_batches
+    from stages.core.data.examples import read_squad, sample
+    from stages.core.data.windows import make_windows
+    from stages.core.files import write_json
+    from stages.core.models.checkpoint import load_checkpoint
+    from stages.core.models.encoder import load_tokenizer
+    from stages.core.qa.latency import measure, one_by_one
+    from stages.core.report.variants import VARIANTS
+    from stages.core.runtime import start
+
+    loaded = {variant: load_checkpoint(models / variant) for variant in VARIANTS}
+    examples = sample(read_squad(questions), params.questions, params.seed)
+    tokenizer = load_tokenizer(models / VARIANTS[0])
+    cut = make_windows(examples, tokenizer, max_length=windows.max_length, doc_stride=windows.doc_stride)
+    timings = measure(
+        loaded,
+        one_by_one(cut),
+        list(ordered_batches(cut, params.batch_size)),
+        warmup=params.warmup,
+        repeats=params.repeats,
+        device=start(runtime, params.seed).device,
+        precision="fp32",  # as evaluation scores them: the speed of the answers that are in the table
+    )
+    write_json(out, {name: {key: round(value, 2) for key, value in row.items()} for name, row in timings.items()})
+
+
+def main() -> None:
+    """Take paths from the command line and values from params.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("--models", "--questions", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    paths = parser.parse_args()
+    params, runtime = load_params("benchmark", BenchmarkParams), load_params("runtime", RuntimeParams)
+    run(params, runtime, load_params("windows", WindowsParams), **vars(paths))
+
+
+if __name__ == "__main__":
+    with clean_exit():
+        main()

@@ -1,0 +1,94 @@
+"""Padded batches from ragged windows, grouped by length so that little is padding.
+
+Sizes: B windows in a batch, L tokens in the longest of them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from stages.core.data.windows import Windows
+
+FlatLogits = tuple[Tensor, Tensor]  # start and end logits of a window set, two (N,) tensors aligned with its tokens
+
+BUCKET_BATCHES = 32  # batches that are shuffled together, then sorted by length: random enough, little padding
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows padded to L tokens."""
+
+    rows: Tensor  # (B,) int64, window numbers
+    input_ids: Tensor  # (B, L) int64
+    attention_mask: Tensor  # (B, L) int64
+    token_type_ids: Tensor | None  # (B, L) int64
+    context_mask: Tensor  # (B, L) bool: context tokens, and position 0, the class "no answer in this window"
+    start_positions: Tensor  # (B,) int64
+    end_positions: Tensor  # (B,) int64, inclusive
+    teacher_start_logits: Tensor | None = None  # (B, L) float32, 0 on padding
+    teacher_end_logits: Tensor | None = None  # (B, L) float32
+
+    def model_inputs(self) -> dict[str, Tensor]:
+        """Return what a model's forward takes."""
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return inputs if self.token_type_ids is None else {**inputs, "token_type_ids": self.token_type_ids}
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in moved.items() if value is not None})
+
+
+def collate(windows: Windows, rows: Tensor, teacher_logits: FlatLogits | None = None) -> Batch:
+    """Pad the windows `rows`, (B,) int64, into one batch."""
+    lengths = windows.lengths[rows]
+    positions = torch.arange(int(lengths.max()))  # (L,)
+    inside = positions < lengths[:, None]  # (B, L)
+    index = (windows.row_splits[rows][:, None] + positions).where(inside, 0)
+
+    def pad(flat: Tensor, value: float) -> Tensor:
+        return torch.where(inside, flat[index], torch.tensor(value, dtype=flat.dtype))
+
+    in_context = (positions >= windows.context_start[rows][:, None]) & (positions < windows.context_stop[rows][:, None])
+    uses_token_types = windows.metadata["uses_token_types"] == "True"
+    batch = Batch(
+        rows=rows,
+        input_ids=pad(windows.input_ids, int(windows.metadata["pad_token_id"])).long(),
+        attention_mask=inside.long(),
+        token_type_ids=pad(windows.token_type_ids, 0).long() if uses_token_types else None,
+        context_mask=in_context | (positions == 0),
+        start_positions=windows.start_positions[rows],
+        end_positions=windows.end_positions[rows],
+    )
+    if teacher_logits is None:
+        return batch
+    start_logits, end_logits = (pad(flat.float(), 0.0) for flat in teacher_logits)
+    return replace(batch, teacher_start_logits=start_logits, teacher_end_logits=end_logits)
+
+
+def ordered_batches(windows: Windows, batch_size: int, teacher_logits: FlatLogits | None = None) -> Iterator[Batch]:
+    """Yield every window once, longest first: for inference, so that memory peaks at once."""
+    order = torch.argsort(windows.lengths, descending=True, stable=True)
+    for rows in torch.split(order, batch_size):
+        yield collate(windows, rows, teacher_logits)
+
+
+def shuffled_batches(
+    windows: Windows, batch_size: int, generator: torch.Generator, teacher_logits: FlatLogits | None = None
+) -> Iterator[Batch]:
+    """Yield every window once, in an order drawn from `generator`, windows of similar length together: for training."""
+    order = torch.randperm(len(windows), generator=generator)
+    batches: list[Tensor] = []
+    for bucket in torch.split(order, batch_size * BUCKET_BATCHES):
+        by_length = bucket[torch.argsort(windows.lengths[bucket], stable=True)]
+        batches.extend(torch.split(by_length, batch_size))
+    for number in torch.randperm(len(batches), generator=generator).tolist():
+        yield collate(windows, batches[number], teacher_logits)
+
+
+def count_batches(windows: Windows, batch_size: int) -> int:
+    """Return how many batches `shuffled_batches` yields."""
+    whole, rest = divmod(len(windows), batch_size * BUCKET_BATCHES)
+    return whole * BUCKET_BATCHES + -(-rest // batch_size)

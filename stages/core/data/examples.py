@@ -1,0 +1,190 @@
+"""Questions with their paragraphs and gold answers: checked, split by article, sampled, in SQuAD v1.1 JSON.
+
+Source of the format: Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text".
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.core.errors import InputError
+
+FAULTS = (
+    "answer_not_at_offset",
+    "duplicate_id",
+    "empty_answer",
+    "empty_context",
+    "empty_question",
+    "invalid_utf8",
+    "malformed",
+    "no_answer",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A gold answer: `text` stands at character `start` of its context."""
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question on one paragraph."""
+
+    id: str
+    title: str
+    context: str
+    question: str
+    answers: tuple[Answer, ...]
+
+    @property
+    def label(self) -> Answer:
+        """The answer to train on: the one most annotators gave, the first of them where several tie."""
+        return Counter(self.answers).most_common(1)[0][0]
+
+
+@dataclass(frozen=True)
+class Record:
+    """An unchecked example and where it was found."""
+
+    place: str
+    example: Example
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a record is refused: a `kind` to count by, the place, and the value at fault."""
+
+    kind: str
+    place: str
+    detail: str
+
+
+def parse_squad(path: Path) -> Iterator[Record]:
+    """Yield the records of one SQuAD v1.1 file; bytes that are not UTF-8 survive as surrogates for `check` to find.
+
+    Raises InputError where the file is missing, not JSON, or not laid out as SQuAD v1.1.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; name a SQuAD v1.1 JSON file") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+    place = f"{path}"
+    try:
+        for article in document["data"]:
+            title = article.get("title", "")
+            for number, paragraph in enumerate(article["paragraphs"]):
+                place = f"{path}: article '{title}', paragraph {number}"
+                yield from _parse_paragraph(paragraph, title, place)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{place}: not SQuAD v1.1 ({type(error).__name__}: {error}); see the README on data") from None
+
+
+def _parse_paragraph(paragraph: dict[str, Any], title: str, place: str) -> Iterator[Record]:
+    for qa in paragraph["qas"]:
+        answers = tuple(Answer(each["text"], each["answer_start"]) for each in qa["answers"])
+        example = Example(qa["id"], title, paragraph["context"], qa["question"], answers)
+        yield Record(f"{place}, id '{qa['id']}'", example)
+
+
+def find_fault(record: Record, seen: set[str]) -> Fault | None:
+    """Return the first thing wrong with `record`, given the ids `seen` before it, or None."""
+    example, place = record.example, record.place
+    texts = (example.id, example.title, example.context, example.question, *(a.text for a in example.answers))
+    if not all(isinstance(text, str) for text in texts):
+        return Fault("malformed", place, "a text field is not a string")
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        return Fault("invalid_utf8", place.encode("utf-8", "replace").decode(), "bytes that are not UTF-8")
+    if not example.context.strip():
+        return Fault("empty_context", place, "the paragraph has no text")
+    if not example.question.strip():
+        return Fault("empty_question", place, "the question has no text")
+    if example.id in seen:
+        return Fault("duplicate_id", place, f"id '{example.id}' was used before")
+    if not example.answers:
+        return Fault("no_answer", place, "no gold answer")
+    for answer in example.answers:
+        if not answer.text.strip():
+            return Fault("empty_answer", place, "an answer has no text")
+        found = example.context[answer.start : answer.start + len(answer.text)] if answer.start >= 0 else ""
+        if found != answer.text:
+            return Fault("answer_not_at_offset", place, f"{answer.text!r} is not at {answer.start}, {found!r} is")
+    return None
+
+
+def check(records: Iterable[Record]) -> tuple[list[Example], list[Fault]]:
+    """Sort records into sound examples and faults; nothing is repaired."""
+    examples: list[Example] = []
+    faults: list[Fault] = []
+    seen: set[str] = set()
+    for record in records:
+        fault = find_fault(record, seen)
+        if fault:
+            faults.append(fault)
+        else:
+            examples.append(record.example)
+            seen.add(record.example.id)
+    return examples, faults
+
+
+def describe_faults(faults: Sequence[Fault]) -> list[str]:
+    """Return one line per kind of fault: the first place it occurs and the count."""
+    counts = Counter(fault.kind for fault in faults)
+    first = {fault.kind: fault for fault in reversed(faults)}
+    return [
+        f"{first[kind].place}: {kind}: {first[kind].detail}; {counts[kind]} such record(s): mend or drop them"
+        for kind in sorted(counts)
+    ]
+
+
+def read_squad(path: Path) -> list[Example]:
+    """Read a SQuAD v1.1 file in which nothing may be wrong; raises InputError with a line per kind of fault."""
+    examples, faults = check(parse_squad(path))
+    if faults:
+        raise InputError("\n".join(describe_faults(faults)))
+    if not examples:
+        raise InputError(f"{path}: holds no question")
+    return examples
+
+
+def write_squad(path: Path, examples: Iterable[Example]) -> None:
+    """Write examples as SQuAD v1.1 JSON, whole or not at all; order of articles and paragraphs is kept."""
+    articles: dict[str, dict[str, list[Example]]] = {}
+    for example in examples:
+        articles.setdefault(example.title, {}).setdefault(example.context, []).append(example)
+    data = [
+        {"title": title, "paragraphs": [_paragraph(context, rows) for context, rows in paragraphs.items()]}
+        for title, paragraphs in articles.items()
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps({"version": "1.1", "data": data}, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _paragraph(context: str, rows: Sequence[Example]) -> dict[str, Any]:
+    qas = [
+        {
+            "id": row.id,
+            "question": row.question,
+            "answers": [{"text": answer.text, "answer_start": answer.start} for answer in row.answers],
+        }
+        for row in rows
+    ]
+    return {"context": context, "qas": qas}
+
+
+def sample(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """Draw `count` examples (0 = all) at random over all articles, in their original order."""
+    if count == 0 or count >= len(examples):
+        return list(examples)
+    chosen = random.Random(seed).sample(range(len(examples)), count)
+    return [examples[number] for number in sorted(chosen)]

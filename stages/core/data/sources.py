@@ -1,0 +1,68 @@
+"""Where questions come from: the embedded corpus, SQuAD v1.1 files, a data set on the Hugging Face Hub.
+
+A source is a string:
+
+    primer:SPLIT                       the embedded corpus, SPLIT train, dev or test
+    hub:OWNER/NAME@COMMIT:SPLIT        a data set in SQuAD's columns, COMMIT 40 hex digits
+    anything else                      the path of a SQuAD v1.1 JSON file, or of a folder of them
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.core.data.examples import Answer, Example, Record, parse_squad
+from stages.core.errors import InputError
+
+HUB_SOURCE = re.compile(r"hub:(?P<name>[^@:]+)@(?P<commit>[0-9a-f]{40}):(?P<split>\w+)")
+
+
+def read_source(source: str, corpus: Path) -> Iterator[Record]:
+    """Yield the unchecked records of one source; `corpus` is the folder of the embedded corpus.
+
+    Raises InputError for a source that cannot be understood or reached.
+    """
+    if source.startswith("hub:"):
+        yield from _read_hub(source)
+        return
+    for path in source_files(source, corpus):
+        yield from parse_squad(path)
+
+
+def source_files(source: str, corpus: Path) -> list[Path]:
+    """Return the files a source is read from, sorted; none for a data set on the hub."""
+    if source.startswith("hub:"):
+        return []
+    if source.startswith("primer:"):
+        return [corpus / f"{source.removeprefix('primer:')}.json"]
+    path = Path(source)
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path}: the folder holds no .json file")
+    return files
+
+
+def _read_hub(source: str) -> Iterator[Record]:
+    match = HUB_SOURCE.fullmatch(source)
+    if match is None:
+        raise InputError(
+            f"params.yaml: data: {source!r} is not hub:OWNER/NAME@COMMIT:SPLIT with a commit of 40 hex digits"
+        )
+    import datasets
+
+    name, split = match["name"], match["split"]
+    try:
+        rows: Any = datasets.load_dataset(name, revision=match["commit"], split=split)
+    except Exception as error:  # the hub client raises many kinds; each means the same to the user
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{source}: cannot be loaded ({type(error).__name__}: {reason}); check name, commit and network"
+        ) from error
+    missing = {"id", "context", "question", "answers"} - set(rows.column_names)
+    if missing:
+        raise InputError(f"{source}: lacks the column(s) {', '.join(sorted(missing))} of SQuAD v1.1")
+    for number, row in enumerate(rows):
+        answers = tuple(map(Answer, row["answers"]["text"], row["answers"]["answer_start"]))
+        example = Example(row["id"], row.get("title", ""), row["context"], row["question"], answers)
+        yield Record(f"{source}: row {number}, id '{row['id']}'", example)

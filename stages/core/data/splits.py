@@ -1,0 +1,77 @@
+"""Train, dev and test from their sources: read, checked, no article and no paragraph on two sides."""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from stages.core.data.examples import FAULTS, Example, check, describe_faults
+from stages.core.data.sources import read_source
+from stages.core.errors import InputError
+
+Dropped = Counter[str]  # records left out, by reason
+
+
+def read_sources(sources: Sequence[str], corpus: Path, on_bad_record: str) -> tuple[list[Example], Dropped]:
+    """Return the sound examples of all sources and the count of records dropped by kind of fault.
+
+    Raises InputError, a line per kind of fault, if there is one and `on_bad_record` is "error".
+    """
+    examples, faults = check(record for source in sources for record in read_source(source, corpus))
+    lines = describe_faults(faults)
+    if faults and on_bad_record == "error":
+        raise InputError("\n".join([*lines, "data.on_bad_record is error; set it to skip to leave these records out"]))
+    for line in lines:
+        print(f"skipped: {line}")
+    if not examples:
+        raise InputError(f"params.yaml: data: no sound question in {', '.join(sources)}")
+    return examples, Counter(fault.kind for fault in faults)
+
+
+def without_contexts_of(examples: Iterable[Example], others: Iterable[Example]) -> tuple[list[Example], Dropped]:
+    """Return the examples whose paragraph is not one of the others', and how many were dropped for it."""
+    taken = {example.context for example in others}
+    rows = list(examples)
+    kept = [example for example in rows if example.context not in taken]
+    return kept, Counter(context_on_two_sides=len(rows) - len(kept))
+
+
+def count_dropped(*parts: Dropped) -> dict[str, int]:
+    """Add up counts, with a zero for each reason that did not occur, so that the keys are always the same."""
+    total = sum(parts, Counter[str]())
+    return {reason: total[reason] for reason in (*FAULTS, "context_on_two_sides")}
+
+
+def split_by_article(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Split into (rest, held out), about `fraction` of the questions held out, no article or paragraph on both sides.
+
+    Articles that share a paragraph's text move together. Raises InputError if there is only one article to split.
+    """
+    groups = _linked_articles(examples)
+    counts = Counter(groups[example.title] for example in examples)
+    if len(counts) < 2:
+        raise InputError("params.yaml: data.dev: train is one article and cannot be split; name a source for dev")
+    order = sorted(counts)
+    random.Random(seed).shuffle(order)
+    held = {order.pop()}
+    while len(order) > 1 and sum(counts[group] for group in held) < fraction * len(examples):
+        held.add(order.pop())
+    rest = [example for example in examples if groups[example.title] not in held]
+    return rest, [example for example in examples if groups[example.title] in held]
+
+
+def _linked_articles(examples: Iterable[Example]) -> dict[str, str]:
+    """Map each title to one title of those it is linked to by shared paragraphs (union-find)."""
+    parent: dict[str, str] = {}
+
+    def root(title: str) -> str:
+        while parent[title] != title:
+            title = parent[title]
+        return title
+
+    owner: dict[str, str] = {}
+    for example in examples:
+        parent.setdefault(example.title, example.title)
+        first = owner.setdefault(example.context, example.title)
+        parent[root(example.title)] = root(first)
+    return {title: root(title) for title in parent}

@@ -1,0 +1,216 @@
+"""Tokenised windows: a question with as much of its paragraph as fits, ragged and unpadded.
+
+A paragraph longer than `max_length` leaves room for is covered by several windows that overlap by `doc_stride` tokens
+(Devlin et al. 2019, BERT's run_squad.py). A window that does not hold the whole answer is labelled as holding none.
+
+Sizes: W windows, N tokens in all of them.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from stages.core.data.examples import Answer, Example
+from stages.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Windows:
+    """W ragged windows; row w's tokens are `row_splits[w]` to `row_splits[w + 1]` of the flat (N,) tensors."""
+
+    question_ids: tuple[str, ...]  # W; a question's windows are neighbours, in the paragraph's order
+    input_ids: Tensor  # (N,) int32
+    token_type_ids: Tensor  # (N,) int32
+    offset_mapping: Tensor  # (N, 2) int32, characters of the context; (0, 0) outside it
+    row_splits: Tensor  # (W + 1,) int64
+    context_start: Tensor  # (W,) int64, the first context token, counted inside its window
+    context_stop: Tensor  # (W,) int64, one past the last
+    start_positions: Tensor  # (W,) int64, 0 where the window holds no whole answer
+    end_positions: Tensor  # (W,) int64, inclusive
+    metadata: dict[str, str]  # tokenizer, max_length, doc_stride, pad_token_id, uses_token_types
+
+    def __len__(self) -> int:
+        """Return W."""
+        return len(self.question_ids)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens in each window, (W,) int64."""
+        return self.row_splits.diff()
+
+    @property
+    def text_starts(self) -> Tensor:
+        """Where in its context each window starts, in characters, (W,) int32: with the id, a window's name."""
+        return self.offset_mapping[self.row_splits[:-1] + self.context_start, 0]
+
+    def tokens_of(self, rows: Tensor) -> Tensor:
+        """Return the flat positions of the tokens of windows `rows`, (R,) int64, row after row."""
+        return torch.cat([torch.arange(int(self.row_splits[row]), int(self.row_splits[row + 1])) for row in rows])
+
+    def take(self, rows: Tensor) -> "Windows":
+        """Return the windows `rows`, (R,) int64, as a set of their own."""
+        tokens = self.tokens_of(rows)
+        return Windows(
+            question_ids=tuple(self.question_ids[row] for row in rows.tolist()),
+            input_ids=self.input_ids[tokens],
+            token_type_ids=self.token_type_ids[tokens],
+            offset_mapping=self.offset_mapping[tokens],
+            row_splits=torch.cat([torch.zeros(1, dtype=torch.int64), self.lengths[rows].cumsum(0)]),
+            context_start=self.context_start[rows],
+            context_stop=self.context_stop[rows],
+            start_positions=self.start_positions[rows],
+            end_positions=self.end_positions[rows],
+            metadata=self.metadata,
+        )
+
+    def fingerprint(self) -> str:
+        """Return a sha256 over what a model is shown: tokens, rows, ids and tokenizer."""
+        digest = hashlib.sha256(json.dumps([self.question_ids, self.metadata], sort_keys=True).encode())
+        for tensor in (self.input_ids, self.token_type_ids, self.row_splits):
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def make_windows(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, *, max_length: int, doc_stride: int
+) -> Windows:
+    """Tokenise examples into windows labelled with each example's `label`.
+
+    Raises InputError where a question leaves the context less room than `doc_stride` tokens.
+    """
+    rows = list(_encode(examples, tokenizer, max_length, doc_stride))
+    column = {name: [row[name] for row in rows] for name in rows[0]}
+
+    def flat(name: str, dtype: torch.dtype) -> Tensor:
+        return torch.tensor([item for row in column[name] for item in row], dtype=dtype)
+
+    def numbers(name: str) -> Tensor:
+        return torch.tensor(column[name], dtype=torch.int64)
+
+    lengths = torch.tensor([0, *map(len, column["input_ids"])], dtype=torch.int64)
+    return Windows(
+        question_ids=tuple(column["question_id"]),
+        input_ids=flat("input_ids", torch.int32),
+        token_type_ids=flat("token_type_ids", torch.int32),
+        offset_mapping=flat("offset_mapping", torch.int32),
+        row_splits=lengths.cumsum(0),
+        context_start=numbers("context_start"),
+        context_stop=numbers("context_stop"),
+        start_positions=numbers("start"),
+        end_positions=numbers("end"),
+        metadata={
+            "tokenizer": fingerprint_tokenizer(tokenizer),
+            "max_length": str(max_length),
+            "doc_stride": str(doc_stride),
+            "pad_token_id": str(tokenizer.pad_token_id),
+            "uses_token_types": str("token_type_ids" in tokenizer.model_input_names),
+        },
+    )
+
+
+def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return a sha256 over everything that decides how a tokenizer cuts text, padding and truncation apart."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state.pop("padding", None)
+    state.pop("truncation", None)
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def decode_label(windows: Windows, row: int, context: str) -> str:
+    """Return the text that row's label marks, empty where the window holds no answer."""
+    if windows.start_positions[row] == 0:
+        return ""
+    first = windows.row_splits[row] + windows.start_positions[row]
+    last = windows.row_splits[row] + windows.end_positions[row]
+    return context[int(windows.offset_mapping[first, 0]) : int(windows.offset_mapping[last, 1])]
+
+
+def save_windows(windows: Windows, path: Path) -> None:
+    """Write windows as safetensors, whole or not at all."""
+    tensors = {f.name: getattr(windows, f.name) for f in fields(windows) if f.name not in ("question_ids", "metadata")}
+    metadata = {**windows.metadata, "question_ids": json.dumps(windows.question_ids)}
+    partial = path.with_name(path.name + ".partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    partial.replace(path)
+
+
+def load_windows(path: Path) -> Windows:
+    """Read what `save_windows` wrote; raises InputError where there is no such file."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run the prepare stage")
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    return Windows(question_ids=tuple(json.loads(metadata.pop("question_ids"))), metadata=metadata, **tensors)
+
+
+def _encode(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int
+) -> Iterator[dict[str, Any]]:
+    questions = [example.question.lstrip() for example in examples]
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    for example, ids in zip(examples, tokenizer(questions, add_special_tokens=False)["input_ids"], strict=True):
+        if max_length - special - len(ids) <= doc_stride:
+            raise InputError(
+                f"id '{example.id}': a question of {len(ids)} tokens leaves the paragraph too little of"
+                f" windows.max_length {max_length}; shorten it or raise max_length"
+            )
+    encoded = tokenizer(
+        questions,
+        [example.context for example in examples],
+        truncation="only_second",
+        max_length=max_length,
+        stride=doc_stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        return_token_type_ids=True,
+    )
+    for row, number in enumerate(encoded["overflow_to_sample_mapping"]):
+        yield _row(encoded, row, examples[number])
+
+
+def _row(encoded: Any, row: int, example: Example) -> dict[str, Any]:
+    sides = encoded.sequence_ids(row)
+    start = sides.index(1)
+    stop = len(sides) - sides[::-1].index(1)
+    offsets = [(0, 0)] * len(sides)
+    offsets[start:stop] = (_trim(span, example.context) for span in encoded["offset_mapping"][row][start:stop])
+    first, last = _label(offsets, start, stop, example.label) if example.answers else (0, 0)
+    return {
+        "question_id": example.id,
+        "input_ids": encoded["input_ids"][row],
+        "token_type_ids": encoded["token_type_ids"][row],
+        "offset_mapping": offsets,
+        "context_start": start,
+        "context_stop": stop,
+        "start": first,
+        "end": last,
+    }
+
+
+def _trim(span: tuple[int, int], context: str) -> tuple[int, int]:
+    """Drop white space at a token's edges: byte-level tokenizers count the blank before a word as part of it."""
+    start, stop = span
+    while start < stop and context[start].isspace():
+        start += 1
+    while start < stop and context[stop - 1].isspace():
+        stop -= 1
+    return start, stop
+
+
+def _label(offsets: Sequence[tuple[int, int]], start: int, stop: int, answer: Answer) -> tuple[int, int]:
+    """Return the first and last token of the answer, (0, 0) unless the window holds all of it."""
+    answer_stop = answer.start + len(answer.text)
+    if not (offsets[start][0] <= answer.start and answer_stop <= offsets[stop - 1][1]):
+        return 0, 0
+    touched = [n for n in range(start, stop) if offsets[n][0] < answer_stop and offsets[n][1] > answer.start]
+    return (touched[0], touched[-1]) if touched else (0, 0)

@@ -1,0 +1,178 @@
+"""Encoders of Hugging Face with a question answering head: loaded, built, cut to fewer layers, run.
+
+Models are float32, in eval mode, and no code that a model brings along is ever run.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from stages.core.errors import InputError
+from stages.core.models.families import FAMILIES, blocks, family_of
+from stages.core.models.source import WEIGHTS, check_folder, file_sha256
+
+PRUNED_SHAPES = "pruned_shapes"
+# What a config of another model may say that a question answering model of ours decides for itself.
+OVERRULED = ("id2label", "label2id", "num_labels", "auto_map", "_name_or_path", "dtype", "torch_dtype", PRUNED_SHAPES)
+LOADING_FAULTS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
+
+
+def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+    """A new model with only the layers `keep` (0-based, rising), its embeddings and head copied with them.
+
+    Hidden state 0 of the result is hidden state 0 of `model`. Raises InputError.
+    """
+    count = len(blocks(model))
+    if not keep or list(keep) != sorted(set(keep)) or not 0 <= keep[0] <= keep[-1] < count:
+        raise InputError(f"layers to keep are {list(keep)}; give rising numbers from 0 to {count - 1}")
+    small = copy.deepcopy(model)
+    encoder: Any = small.get_submodule(family_of(small).encoder)
+    encoder.layer = nn.ModuleList(blocks(small)[index] for index in keep)
+    small.config.num_hidden_layers = len(keep)
+    if hasattr(encoder, "n_layers"):
+        encoder.n_layers = len(keep)
+    if (table := getattr(small.config, PRUNED_SHAPES, None)) is not None:
+        setattr(small.config, PRUNED_SHAPES, [table[index] for index in keep])
+    return small
+
+
+def hidden_states(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Start logits (B, L), end logits (B, L) and layers + 1 hidden states (B, L, width), embeddings first."""
+    output = model(**inputs, output_hidden_states=True)
+    return output.start_logits, output.end_logits, output.hidden_states
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The fast tokenizer saved in `folder`; a slow one gives no character offsets. Raises InputError."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such tokenizer folder")
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except LOADING_FAULTS as error:
+        raise InputError(f"{folder}: no tokenizer loads from here ({_first_line(error)})") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(f"{folder}: {type(tokenizer).__name__} is no fast tokenizer; convert it to tokenizer.json")
+    return tokenizer
+
+
+def is_qa_checkpoint(folder: Path) -> bool:
+    """Whether the weights in `folder` hold a question answering head. Raises InputError."""
+    check_folder(folder)
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as weights:
+            return "qa_outputs.weight" in set(weights.keys())
+    except SafetensorError as error:
+        raise InputError(f"{folder / WEIGHTS}: not a safetensors file, or one cut short ({error})") from error
+
+
+def fingerprint(folder: Path) -> str:
+    """64 hex digits that change when the weights or the config of the model in `folder` do. Raises InputError."""
+    check_folder(folder)
+    return hashlib.sha256(f"{file_sha256(folder / 'config.json')} {file_sha256(folder / WEIGHTS)}".encode()).hexdigest()
+
+
+def load_qa_model(folder: Path, *, seed: int) -> PreTrainedModel:
+    """The encoder in `folder` with a question answering head, stock shapes.
+
+    A head that the weights lack is drawn from `seed` (normal with the config's initializer_range, bias zero); the
+    global generator is left as it was. For a pruned model see `checkpoint.load_checkpoint`. Raises InputError.
+    """
+    fields = read_config(folder)
+    if PRUNED_SHAPES in fields:
+        raise InputError(f"{folder}: a pruned model cannot be started from; name the model it was pruned from")
+    try:
+        model, missing = _from_pretrained(folder, fields)
+    except LOADING_FAULTS as error:
+        raise InputError(f"{folder}: this model does not load ({_first_line(error)})") from error
+    if lost := sorted(name for name in missing if not name.startswith("qa_outputs.")):
+        raise InputError(
+            f"{folder / WEIGHTS}: {len(lost)} weights that config.json asks for are missing, {lost[0]} first"
+        )
+    if missing:
+        _draw_head(model, seed)
+    return model
+
+
+def _from_pretrained(folder: Path, fields: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+    family = FAMILIES[fields["model_type"]]
+    with quiet(), torch.random.fork_rng(devices=[]):
+        model, found = getattr(transformers, family.model_class).from_pretrained(
+            str(folder),
+            config=make_config(fields),
+            dtype=torch.float32,
+            attn_implementation=family.attention_kernel,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    return model.eval(), set(found["missing_keys"])
+
+
+def _draw_head(model: PreTrainedModel, seed: int) -> None:
+    head = cast(nn.Linear, model.qa_outputs)
+    generator = torch.Generator().manual_seed(seed)
+    spread = float(model.config.initializer_range)
+    with torch.no_grad():
+        head.weight.copy_(torch.empty(head.weight.shape).normal_(0.0, spread, generator=generator))
+        head.bias.zero_()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The fields of config.json in a model folder of a known family. Raises InputError."""
+    check_folder(folder)
+    path = folder / "config.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+    model_type = fields.get("model_type") if isinstance(fields, dict) else None
+    if model_type not in FAMILIES:
+        raise InputError(f"{path}: model_type is {model_type!r}; the families known are {', '.join(FAMILIES)}")
+    return dict(fields)
+
+
+def make_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
+    """The config object of `fields`: two labels (answer start and end), stock shapes, the family's best kernel."""
+    family = FAMILIES[fields["model_type"]]
+    kept = {key: value for key, value in fields.items() if key not in OVERRULED}
+    config = getattr(transformers, family.model_class).config_class(**kept, dtype="float32")
+    config._attn_implementation = family.attention_kernel
+    return cast(PreTrainedConfig, config)
+
+
+def build_qa_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of this config in stock shapes, weights without meaning; the global generator is left as it was."""
+    model_class = getattr(transformers, FAMILIES[config.model_type].model_class)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        return cast(PreTrainedModel, model_class(config).eval())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from printing load reports and bars; only its errors are shown."""
+    log: Any = transformers_logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]

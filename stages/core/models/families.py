@@ -1,0 +1,132 @@
+"""The five families of encoders: BERT, DistilBERT, RoBERTa, ELECTRA, MPNet, and where each keeps its parts.
+
+This is the one place that knows the module names of transformers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from stages.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family keeps its parts: `encoder` is a path in the model, the values of `parts` in one of its layers."""
+
+    model_class: str
+    encoder: str
+    neurons_field: str
+    attention_kernel: str
+    parts: Mapping[str, str]
+
+
+def _parts(attention: str, names: str, attention_output: str, ffn_in: str, ffn_out: str) -> dict[str, str]:
+    query, key, value = (f"{attention}.{name}" for name in names.split())
+    return {
+        "attention": attention,
+        "query": query,
+        "key": key,
+        "value": value,
+        "attention_output": attention_output,
+        "ffn_in": ffn_in,
+        "ffn_out": ffn_out,
+    }
+
+
+_BERT = _parts("attention.self", "query key value", "attention.output.dense", "intermediate.dense", "output.dense")
+_DISTILBERT = _parts("attention", "q_lin k_lin v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2")
+_MPNET = _parts("attention.attn", "q k v", "attention.attn.o", "intermediate.dense", "output.dense")
+
+# MPNet adds its relative position bias to the attention scores itself, so it has no fused kernel.
+FAMILIES = {
+    "bert": Family("BertForQuestionAnswering", "bert.encoder", "intermediate_size", "sdpa", _BERT),
+    "distilbert": Family("DistilBertForQuestionAnswering", "distilbert.transformer", "hidden_dim", "sdpa", _DISTILBERT),
+    "roberta": Family("RobertaForQuestionAnswering", "roberta.encoder", "intermediate_size", "sdpa", _BERT),
+    "electra": Family("ElectraForQuestionAnswering", "electra.encoder", "intermediate_size", "sdpa", _BERT),
+    "mpnet": Family("MPNetForQuestionAnswering", "mpnet.encoder", "intermediate_size", "eager", _MPNET),
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an encoder, its parts under the same names in every family."""
+
+    attention: nn.Module
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    attention_output: nn.Linear
+    ffn_in: nn.Linear
+    ffn_out: nn.Linear
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return int(cast(int, self.attention.attention_head_size))
+
+    @property
+    def heads(self) -> int:
+        """Attention heads that this layer has now."""
+        return self.query.out_features // self.head_size
+
+    @property
+    def neurons(self) -> int:
+        """Feed-forward neurons that this layer has now."""
+        return self.ffn_in.out_features
+
+
+def family_of(model: PreTrainedModel) -> Family:
+    """The family of a model. Raises InputError if it is none of the five."""
+    if (family := FAMILIES.get(model.config.model_type)) is None:
+        raise InputError(f"model_type is {model.config.model_type!r}; the families known are {', '.join(FAMILIES)}")
+    return family
+
+
+def layers(model: PreTrainedModel) -> list[Layer]:
+    """The layers of the encoder, first to last, as views: changing a part's weights changes the model."""
+    parts = family_of(model).parts
+    return [
+        Layer(**{name: cast(Any, block.get_submodule(path)) for name, path in parts.items()}) for block in blocks(model)
+    ]
+
+
+def blocks(model: PreTrainedModel) -> nn.ModuleList:
+    """The encoder's own list of layer modules."""
+    return cast(nn.ModuleList, model.get_submodule(family_of(model).encoder).layer)
+
+
+def stock_shape(model: PreTrainedModel) -> tuple[int, int]:
+    """Heads and feed-forward neurons of each layer as the architecture has them, before any pruning."""
+    return int(model.config.num_attention_heads), int(getattr(model.config, family_of(model).neurons_field))
+
+
+def move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """Move a model to `device`, in place, and return it."""
+    cast(nn.Module, model).to(device)
+    return model
+
+
+def set_training_kernel(model: nn.Module, device: torch.device) -> None:
+    """Choose the attention kernel for training: fused on CUDA, plain on a CPU, where it is the faster one there.
+
+    Measured on 2 cores, bf16, 16 windows of 157 tokens, 6 layers of width 384: 43 ms a window plain, 56 fused.
+    """
+    model = cast(PreTrainedModel, model)
+    fused = family_of(model).attention_kernel
+    model.set_attn_implementation(fused if device.type == "cuda" else "eager")
+
+
+def set_inference_kernel(model: nn.Module) -> None:
+    """Go back to the family's own kernel."""
+    model = cast(PreTrainedModel, model)
+    model.set_attn_implementation(family_of(model).attention_kernel)
+
+
+def set_linear(model: PreTrainedModel, layer: int, part: str, linear: nn.Linear) -> None:
+    """Put `linear` in the place of the module that `Layer` calls `part`; call `layers` again to see it."""
+    blocks(model)[layer].set_submodule(family_of(model).parts[part], linear)

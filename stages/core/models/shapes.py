@@ -1,0 +1,135 @@
+"""The shape table of a pruned model: which heads each layer kept, and how many feed-forward neurons.
+
+A stock config has one number of heads and one of neurons for all layers, so it cannot describe a pruned model. The
+table does; `config.pruned_shapes` carries it as one `{"heads": [numbers], "neurons": count}` a layer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from stages.core.errors import InputError
+from stages.core.models.encoder import PRUNED_SHAPES
+from stages.core.models.families import Layer, layers, set_linear, stock_shape
+
+
+@dataclass(frozen=True)
+class PrunedShapes:
+    """Per layer the kept heads, rising, by their numbers in the unpruned model, and the count of neurons."""
+
+    heads: tuple[tuple[int, ...], ...]
+    neurons: tuple[int, ...]
+
+    def as_table(self) -> list[dict[str, Any]]:
+        """The form that goes into config.json."""
+        return [{"heads": list(heads), "neurons": count} for heads, count in zip(self.heads, self.neurons, strict=True)]
+
+
+def shapes_of(model: PreTrainedModel) -> PrunedShapes:
+    """The shapes a model has now; those of its architecture if it was never pruned."""
+    if (table := getattr(model.config, PRUNED_SHAPES, None)) is not None:
+        return parse_shapes(table)
+    heads, neurons = stock_shape(model)
+    count = len(layers(model))
+    return PrunedShapes((tuple(range(heads)),) * count, (neurons,) * count)
+
+
+def parse_shapes(table: Any) -> PrunedShapes:
+    """Read what `as_table` wrote. Raises InputError."""
+    try:
+        return PrunedShapes(
+            tuple(tuple(int(head) for head in row["heads"]) for row in table),
+            tuple(int(row["neurons"]) for row in table),
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"pruned_shapes is no list of heads and neurons ({type(error).__name__}: {error})") from error
+
+
+def apply_shapes(model: PreTrainedModel, shapes: PrunedShapes) -> None:
+    """Give a freshly built stock model these shapes, in place; its weights have to be loaded afterwards.
+
+    Raises InputError if the shapes do not fit the model.
+    """
+    heads, neurons = stock_shape(model)
+    if len(shapes.heads) != (count := len(layers(model))):
+        raise InputError(f"pruned_shapes has {len(shapes.heads)} layers and the config {count}")
+    for number, (kept, width) in enumerate(zip(shapes.heads, shapes.neurons, strict=True)):
+        if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= heads:
+            raise InputError(f"pruned_shapes: layer {number} has heads {list(kept)}; give rising numbers under {heads}")
+        if not 1 <= width <= neurons:
+            raise InputError(f"pruned_shapes: layer {number} has {width} neurons; give 1 to {neurons}")
+    shrink(model, shapes.heads, [range(width) for width in shapes.neurons])
+
+
+def shrink(model: PreTrainedModel, heads: Sequence[Sequence[int]], neurons: Sequence[Sequence[int]]) -> None:
+    """Keep only these heads and neurons of each layer, in place, and record the shapes in the config.
+
+    `heads` and `neurons` are positions, rising, among those that a layer has now; the config's table is kept in the
+    numbers of the unpruned model, so that pruning twice composes.
+    """
+    before = shapes_of(model)
+    for number, layer in enumerate(layers(model)):
+        _shrink_attention(model, number, layer, heads[number])
+        _shrink_feed_forward(model, number, layer, neurons[number])
+    kept = tuple(tuple(had[head] for head in chosen) for had, chosen in zip(before.heads, heads, strict=True))
+    setattr(model.config, PRUNED_SHAPES, PrunedShapes(kept, tuple(len(chosen) for chosen in neurons)).as_table())
+    if model.config.model_type == "mpnet":
+        for layer, numbers in zip(layers(model), kept, strict=True):
+            _keep_position_bias(layer.attention, torch.tensor(numbers, device=layer.query.weight.device))
+
+
+def _shrink_attention(model: PreTrainedModel, number: int, layer: Layer, heads: Sequence[int]) -> None:
+    units = torch.arange(layer.query.out_features).view(layer.heads, layer.head_size)[list(heads)].flatten()
+    for part in ("query", "key", "value"):
+        set_linear(model, number, part, _kept_rows(getattr(layer, part), units))
+    set_linear(model, number, "attention_output", _kept_columns(layer.attention_output, units))
+    # The families count heads under different names, and MPNet's forward reads the width from all_head_size.
+    counts = {"num_attention_heads": len(heads), "n_heads": len(heads), "all_head_size": len(units)}
+    for name, count in counts.items():
+        if hasattr(layer.attention, name):
+            setattr(layer.attention, name, count)
+
+
+def _shrink_feed_forward(model: PreTrainedModel, number: int, layer: Layer, neurons: Sequence[int]) -> None:
+    units = torch.tensor(list(neurons))
+    set_linear(model, number, "ffn_in", _kept_rows(layer.ffn_in, units))
+    set_linear(model, number, "ffn_out", _kept_columns(layer.ffn_out, units))
+
+
+def _kept_rows(linear: nn.Linear, units: Tensor) -> nn.Linear:
+    units = units.to(linear.weight.device)
+    return _linear(linear.weight[units], None if linear.bias is None else linear.bias[units])
+
+
+def _kept_columns(linear: nn.Linear, units: Tensor) -> nn.Linear:
+    return _linear(linear.weight[:, units.to(linear.weight.device)], linear.bias)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    rows, columns = weight.shape
+    # Not initialised: drawing weights that are overwritten would move the global generator.
+    with torch.device("meta"):
+        made = nn.Linear(columns, rows, bias=bias is not None, dtype=weight.dtype)
+    made = made.to_empty(device=weight.device)
+    with torch.no_grad():
+        made.weight.copy_(weight)
+        if bias is not None:
+            made.bias.copy_(bias)
+    return made
+
+
+def _keep_position_bias(attention: nn.Module, numbers: Tensor) -> None:
+    """Let an MPNet layer with fewer heads pick its own of the position bias that all layers share."""
+    if not hasattr(attention, "kept_heads"):
+        attention.register_forward_pre_hook(_pick_position_bias)
+    attention.register_buffer("kept_heads", numbers, persistent=False)
+
+
+def _pick_position_bias(attention: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    # A function of the module and the numbers in a buffer: copies of the model and moves between devices keep both.
+    hidden_states, attention_mask, position_bias = inputs
+    return hidden_states, attention_mask, position_bias.index_select(1, attention.kept_heads)

@@ -1,0 +1,66 @@
+"""The one page to read: metrics/report.md."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from stages.core.qa.chance import ChanceFloor
+from stages.core.report import tables
+from stages.core.report.comparisons import Difference
+from stages.core.report.inputs import Latency, Quality
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the page tells."""
+
+    quality: Mapping[str, Quality]
+    latency: Mapping[str, Latency]
+    differences: Mapping[tuple[str, str], Difference]
+    chance: ChanceFloor
+    samples: pd.DataFrame  # as plots/samples.csv; may be empty
+    data: Mapping[str, object]  # metrics/data.json
+    questions: int
+    paragraphs: int
+    resamples: int
+
+
+def write_page(found: Findings, charts: Mapping[str, str]) -> str:
+    """Return the page as Markdown; `charts` maps a caption to the path of its picture, seen from the page."""
+    sections = [
+        f"# Results\n\n{_introduction(found)}\n",
+        tables.results_table(found.quality, found.latency, found.differences, found.chance),
+        "## Planned comparisons\n",
+        "First minus second, paired by question. Beyond noise: the interval leaves out zero.\n",
+        tables.planned_table(found.differences),
+        "## Charts\n",
+        *(f"![{caption}]({path})\n" for caption, path in charts.items()),
+        "## Speed\n",
+        tables.speed_table(found.latency),
+        *_sample_section(found.samples),
+        "## Data\n",
+        tables.flat_table(found.data),
+    ]
+    return "\n".join(sections)
+
+
+def _introduction(found: Findings) -> str:
+    return (
+        f"Scores on {found.questions:,} test questions about {found.paragraphs:,} paragraphs, in percent, by the"
+        " official SQuAD v1.1 definition. Brackets hold 95 % bootstrap intervals"
+        f" ({found.resamples:,} resamples of whole paragraphs). They tell how far a score would move with other test"
+        " questions, not with another training seed. Differences are paired: both models answer the same questions."
+        " MACs are the multiply-accumulates of one forward pass at the test set's mean length; latency is that of one"
+        " question at a time."
+    )
+
+
+def _sample_section(samples: pd.DataFrame) -> list[str]:
+    if samples.empty:
+        return []
+    return [
+        "## Sample predictions\n",
+        f"{len(samples)} test questions, drawn by seed, not picked. A slash stands between gold answers that differ.\n",
+        tables.samples_table(samples),
+    ]

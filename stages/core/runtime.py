@@ -1,0 +1,102 @@
+"""Where and how numbers are computed: device, precision, threads, seeds. Chosen once a stage, then passed down."""
+
+import contextlib
+import os
+import platform
+import random
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stages.core.params import require
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class RuntimeParams:
+    """The `runtime` section."""
+
+    device: str  # auto, cpu or cuda
+    precision: str  # of training: auto, fp32 or bf16
+    threads: int  # CPU threads; 0 = one per core
+
+    def check(self) -> None:
+        """Vouch for ranges."""
+        require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
+        require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision, "auto, fp32 or bf16")
+        require(self.threads >= 0, "threads", self.threads, "0 or more")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a stage computes on, decided."""
+
+    device: "torch.device"
+    precision: str  # fp32 or bf16
+
+
+def start(params: RuntimeParams, seed: int) -> Runtime:
+    """Seed everything, set the threads, choose device and precision; raises InputError for an absent device."""
+    import torch
+
+    if params.device == "cuda":
+        require(
+            torch.cuda.is_available(), "params.yaml: runtime.device", "cuda", "a machine with a CUDA device, or auto"
+        )
+    use_cuda = params.device == "cuda" or (params.device == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if use_cuda else "cpu")
+    seed_everything(seed)
+    torch.set_num_threads(params.threads or len(os.sched_getaffinity(0)))
+    precision = params.precision
+    if precision == "auto":
+        precision = "bf16" if _multiplies_bf16(device) else "fp32"
+    return Runtime(device, precision)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's and torch's global generators and ask torch for deterministic kernels."""
+    import torch
+
+    # cuBLAS is deterministic only with a fixed workspace, which it reads from here when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory it has not written, so filling all of it first would only cost time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def autocast(device: "torch.device", precision: str) -> AbstractContextManager[object]:
+    """Return the context in which a forward pass runs: bf16 autocast, or nothing for fp32."""
+    import torch
+
+    if precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def describe_machine(device: "torch.device") -> dict[str, str]:
+    """Return the names of what results depend on: machine, device, versions."""
+    import torch
+    import transformers
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "cores": str(len(os.sched_getaffinity(0))),
+        "device": name,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _multiplies_bf16(device: "torch.device") -> bool:
+    """Whether `device` multiplies bf16 natively; emulation would be slower than float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, flag, bool)() for flag in flags)

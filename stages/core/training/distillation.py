@@ -1,0 +1,51 @@
+"""One distillation run as `distil` makes it once and `tune` many times: cut, align, train."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from stages.core.models.encoder import cut_layers
+from stages.core.models.families import move, set_training_kernel
+from stages.core.runtime import Runtime, seed_everything
+from stages.core.training.fit import History, TrainingSet, fit
+from stages.core.training.lessons import Lessons
+from stages.core.training.losses import DistillationLoss, IntermediateLoss, Loss
+from stages.core.training.settings import DistilParams, StudentParams
+
+
+def distil(
+    lessons: Lessons,
+    student_params: StudentParams,
+    params: DistilParams,
+    runtime: Runtime,
+    *,
+    scratch: Path,
+    name: str,
+    training: TrainingSet | None = None,
+    after_epoch: Callable[[int, PreTrainedModel], None] | None = None,
+) -> tuple[PreTrainedModel, History]:
+    """Return a student cut from the teacher and distilled, with its loss history.
+
+    Everything is seeded again, so that equal settings give equal students. `training` replaces the lessons' windows;
+    `after_epoch(epoch, student)` is called after each epoch.
+    """
+    seed_everything(params.seed)
+    student = move(cut_layers(lessons.teacher, student_params.layers), runtime.device)
+    answers = DistillationLoss(params.temperature, params.alpha)
+    loss: Loss = answers
+    if params.hidden_weight > 0:
+        set_training_kernel(lessons.teacher, runtime.device)
+        layer_map = list(zip(params.student_layers, params.teacher_layers, strict=True))
+        loss = IntermediateLoss(answers, student, lessons.teacher, layer_map, params.hidden_weight)
+    losses = fit(
+        student,
+        loss,
+        training or lessons.training,
+        params,
+        runtime,
+        scratch=scratch,
+        name=name,
+        after_epoch=None if after_epoch is None else lambda epoch: after_epoch(epoch, student),
+    )
+    return student, losses

@@ -1,0 +1,215 @@
+"""The one training loop: AdamW, warm-up and linear decay, clipping, a loss history, and checkpoints to go on from.
+
+Everything drawn at random comes from the seed: the batch order from a generator per epoch, dropout from torch's global
+generator, whose state is part of a checkpoint. A run that was interrupted ends with the same weights as one that was
+not.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from stages.core.data.batches import Batch, FlatLogits, count_batches, shuffled_batches
+from stages.core.data.windows import Windows
+from stages.core.models.families import set_inference_kernel, set_training_kernel
+from stages.core.runtime import Runtime, autocast
+from stages.core.training.losses import Loss
+from stages.core.training.settings import FitParams
+
+History = list[dict[str, float]]
+
+
+@dataclass
+class _Progress:
+    """Where a run is: updates made, parts of the loss since the last row, the rows so far."""
+
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: History = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Windows to train on, and the teacher's logits for them where a loss asks for them."""
+
+    windows: Windows
+    teacher_logits: FlatLogits | None = None
+
+    def take(self, rows: Tensor) -> "TrainingSet":
+        """Return the windows `rows`, (R,) int64, as a set of their own."""
+        tokens = self.windows.tokens_of(rows)
+        logits = (
+            None if self.teacher_logits is None else (self.teacher_logits[0][tokens], self.teacher_logits[1][tokens])
+        )
+        return TrainingSet(self.windows.take(rows), logits)
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    data: TrainingSet,
+    params: FitParams,
+    runtime: Runtime,
+    *,
+    scratch: Path,
+    name: str,
+    after_epoch: Callable[[int], None] | None = None,
+) -> History:
+    """Train `model` in place and return its loss history, a row every `log_steps` updates.
+
+    A `loss` that is a module with parameters of its own has them trained too. Checkpoints are kept in `scratch`; if
+    there is one, training goes on from it. `after_epoch(epoch)` is called after each epoch, and again for none of those
+    a checkpoint has behind it.
+    """
+    model.to(runtime.device)
+    set_training_kernel(model, runtime.device)
+    _set_dropout(model, params.dropout)
+    model.train()
+    trained: list[nn.Module] = [model]
+    if isinstance(loss, nn.Module):
+        trained.append(loss.to(runtime.device))
+    optimizer = torch.optim.AdamW(_parameter_groups(trained, params.weight_decay), lr=params.learning_rate, fused=True)
+    per_epoch = count_batches(data.windows, params.batch_size)
+    total = per_epoch * params.epochs
+    checkpoint = scratch / f"{name}.pt"
+    progress = _resume(checkpoint, trained, optimizer)
+    bar = tqdm(total=total, initial=progress.step, desc=name, unit="update", disable=None)
+    for epoch in range(progress.step // per_epoch, params.epochs):
+        for batch in _epoch(data, params, epoch, skip=progress.step - epoch * per_epoch):
+            rate = learning_rate_at(progress.step, total, params)
+            terms = _update(model, loss, batch, trained, optimizer, rate, params, runtime)
+            _record(progress, terms, rate, per_epoch, last=progress.step + 1 == total, log_steps=params.log_steps)
+            bar.set_postfix(loss=f"{terms['loss']:.3f}", rate=f"{rate:.1e}", refresh=False)
+            bar.update()
+            if progress.step % params.checkpoint_steps == 0 and progress.step % per_epoch:
+                _keep(checkpoint, trained, optimizer, progress)
+        if after_epoch is not None:
+            after_epoch(epoch)
+            model.train()
+        _keep(checkpoint, trained, optimizer, progress)
+    bar.close()
+    model.eval()
+    set_inference_kernel(model)
+    return progress.history
+
+
+def learning_rate_at(step: int, total: int, params: FitParams) -> float:
+    """Return the rate of update `step` (from 0) of `total`: a linear rise to the peak, then a linear fall to zero."""
+    warmup = max(1, round(params.warmup_ratio * total))
+    if step < warmup:
+        return params.learning_rate * (step + 1) / warmup
+    return params.learning_rate * (total - step) / max(1, total - warmup)
+
+
+def write_history(history: History, path: Path) -> None:
+    """Write a loss history as CSV: step, epoch, learning_rate, loss and the loss's parts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    pd.DataFrame(history).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
+    partial.replace(path)
+
+
+def _set_dropout(model: nn.Module, probability: float) -> None:
+    """Set the dropout of every layer; the config, which says how the encoder was pretrained, stays as it is."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+
+
+def _parameter_groups(modules: list[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices decay; biases and normalisation, which are vectors, do not."""
+    trainable = [p for module in modules for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _epoch(data: TrainingSet, params: FitParams, epoch: int, skip: int) -> Iterator[Batch]:
+    """Yield an epoch's batches, without the first `skip`, which a checkpoint has behind it."""
+    generator = torch.Generator().manual_seed(params.seed * 10_007 + epoch)
+    batches = shuffled_batches(data.windows, params.batch_size, generator, data.teacher_logits)
+    for number, batch in enumerate(batches):
+        if number >= skip:
+            yield batch
+
+
+def _update(
+    model: nn.Module,
+    loss: Loss,
+    batch: Batch,
+    trained: list[nn.Module],
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    params: FitParams,
+    runtime: Runtime,
+) -> dict[str, float]:
+    """Make one update and return the parts of its loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with autocast(runtime.device, runtime.precision):
+        terms = loss(model, batch.to(runtime.device))
+    terms["loss"].backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_([p for module in trained for p in module.parameters()], params.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    names, values = list(terms), torch.stack([term.detach().float() for term in terms.values()])
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def _record(
+    progress: _Progress, terms: dict[str, float], rate: float, per_epoch: int, *, last: bool, log_steps: int
+) -> None:
+    """Count the update, and add a row of means to the history when one is due."""
+    progress.step += 1
+    for name, value in terms.items():
+        progress.sums[name] = progress.sums.get(name, 0.0) + value
+    progress.sums["updates"] = progress.sums.get("updates", 0.0) + 1
+    if progress.step % log_steps == 0 or last:
+        updates = progress.sums.pop("updates")
+        means = {name: value / updates for name, value in progress.sums.items()}
+        progress.history.append(
+            {"step": progress.step, "epoch": progress.step / per_epoch, "learning_rate": rate, **means}
+        )
+        progress.sums = {}
+
+
+def _keep(path: Path, trained: list[nn.Module], optimizer: torch.optim.Optimizer, progress: _Progress) -> None:
+    """Write a checkpoint, whole or not at all."""
+    state: dict[str, Any] = {
+        "modules": [module.state_dict() for module in trained],
+        "optimizer": optimizer.state_dict(),
+        "random": _random_state(),
+        "step": progress.step,
+        "sums": progress.sums,
+        "history": progress.history,
+    }
+    partial = path.with_name(path.name + ".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def _resume(path: Path, trained: list[nn.Module], optimizer: torch.optim.Optimizer) -> _Progress:
+    """Load a checkpoint into the modules and the optimizer, if there is one, and return where it stands."""
+    if not path.exists():
+        return _Progress()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for module, weights in zip(trained, state["modules"], strict=True):
+        module.load_state_dict(weights)
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"][0])
+    if torch.cuda.is_available() and len(state["random"]) > 1:
+        torch.cuda.set_rng_state(state["random"][1])
+    return _Progress(state["step"], state["sums"], state["history"])
+
+
+def _random_state() -> list[Tensor]:
+    """The states of torch's global generators, which dropout draws from."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state()] if torch.cuda.is_available() else states

@@ -1,0 +1,84 @@
+"""The settings of one training run, torch-free so that they are checked before anything heavy loads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stages.core.params import require
+
+
+@dataclass(frozen=True)
+class FitParams:
+    """What `fit` takes; a training stage's section starts with these keys."""
+
+    seed: int  # of the batch order, dropout and new weights
+    epochs: int  # passes over the training windows
+    batch_size: int  # windows an update
+    learning_rate: float  # peak of AdamW's schedule
+    warmup_ratio: float  # share of the updates in which the rate rises to its peak
+    weight_decay: float  # of AdamW, on matrices only
+    max_grad_norm: float  # gradients are clipped to this length
+    dropout: float  # probability, while training
+    log_steps: int  # updates between two rows of the loss history
+    checkpoint_steps: int  # updates between two checkpoints that an interrupted run goes on from
+
+    def check(self) -> None:
+        """Vouch for ranges."""
+        for key in ("epochs", "batch_size", "log_steps", "checkpoint_steps"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+        for key in ("learning_rate", "max_grad_norm"):
+            require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 up to, not including, 1")
+        require(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "0 up to, not including, 1")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+
+
+def require_soft_targets(temperature: float, alpha: float) -> None:
+    """Vouch for the two knobs of distillation."""
+    require(temperature > 0, "temperature", temperature, "above 0")
+    require(0 <= alpha <= 1, "alpha", alpha, "0 to 1")
+
+
+@dataclass(frozen=True)
+class StudentParams:
+    """The `student` section."""
+
+    layers: tuple[int, ...]  # teacher layers the student is cut from, counted from 0, in order
+
+    def check(self) -> None:
+        """Vouch for order; the teacher's depth is checked when it is cut."""
+        rising = all(a < b for a, b in zip(self.layers, self.layers[1:], strict=False))
+        require(bool(self.layers) and rising and self.layers[0] >= 0, "layers", self.layers, "rising layer numbers")
+
+
+@dataclass(frozen=True)
+class DistilParams(FitParams):
+    """The `distil` section; `tune` searches around it."""
+
+    temperature: float  # softens both distributions of answers; 1 leaves them as they are
+    alpha: float  # weight of the teacher's answers, 0 to 1; gold spans have the rest
+    hidden_weight: float  # weight of the hidden states' alignment beside the answers; 0 switches it off
+    student_layers: tuple[int, ...]  # aligned states of the student: 0 the embeddings, i its i-th layer's output
+    teacher_layers: tuple[int, ...]  # and the teacher's states they are held to, one for one
+
+    def check(self) -> None:
+        """Vouch for ranges."""
+        super().check()
+        require_soft_targets(self.temperature, self.alpha)
+        require(self.hidden_weight >= 0, "hidden_weight", self.hidden_weight, "0 or more")
+        pairs = f"as many layers as student_layers ({len(self.student_layers)}), at least one"
+        require(len(self.teacher_layers) == len(self.student_layers) > 0, "teacher_layers", self.teacher_layers, pairs)
+
+    def at(self, point: Mapping[str, float]) -> "DistilParams":
+        """Return these settings with the knobs of a search set to `point`."""
+        changes: dict[str, Any] = dict(point)
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class TunedParams:
+    """The `tuned` section of metrics/best_params.yaml: what the search chose."""
+
+    temperature: float
+    alpha: float
+    learning_rate: float

@@ -1,0 +1,53 @@
+"""One trial of the search: a short distillation run at one point, judged on dev after each epoch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.trial import Trial
+from transformers import PreTrainedModel
+
+from stages.core.qa.decoding import DecodeParams
+from stages.core.qa.evaluation import answer_with, quality
+from stages.core.runtime import Runtime
+from stages.core.training.distillation import distil
+from stages.core.training.fit import TrainingSet
+from stages.core.training.lessons import Lessons
+from stages.core.training.search import Point
+from stages.core.training.settings import DistilParams, StudentParams
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """The objective of the search: called with a trial and its point, it returns dev F1."""
+
+    lessons: Lessons
+    training: TrainingSet  # the windows a trial sees
+    student: StudentParams
+    settings: DistilParams  # of a trial, the knobs apart
+    decode: DecodeParams
+    runtime: Runtime
+    scratch: Path
+
+    def __call__(self, trial: Trial, point: Point) -> float:
+        """Train at `point`; raises optuna.TrialPruned where dev F1 lags behind the median of the trials before."""
+        dev_f1: list[float] = []
+
+        def judge(epoch: int, model: PreTrainedModel) -> None:
+            answers = answer_with(model, self.lessons.dev, self.decode, self.runtime.device, self.settings.batch_size)
+            dev_f1.append(quality(self.lessons.dev, answers)["f1"])
+            trial.report(dev_f1[-1], epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        distil(
+            self.lessons,
+            self.student,
+            self.settings.at(point),
+            self.runtime,
+            scratch=self.scratch,
+            name=f"trial {trial.number}",
+            training=self.training,
+            after_epoch=judge,
+        )
+        return dev_f1[-1]

@@ -1,0 +1,93 @@
+"""Raw questions -> checked examples, article-wise splits and tokenised windows.
+
+Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, the windows of train and dev, and
+what it counted. A record that is not sound stops the stage or is dropped and counted; nothing is repaired. The stage
+fails if training labels do not decode to the gold text, or windows cannot hold the answers: whatever is trained on
+such data learns something else than it seems.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.core.data.settings import WindowsParams
+from stages.core.errors import clean_exit
+from stages.core.models.source import EncoderParams, resolve_model
+from stages.core.params import load_params, require
+
+
+@dataclass(frozen=True)
+class DataParams:
+    """The `data` section."""
+
+    seed: int  # of the dev split and the subsets
+    train: tuple[str, ...]  # sources, see stages/core/data/sources.py
+    dev: tuple[str, ...]  # sources; empty: held out from train, whole articles
+    test: tuple[str, ...]  # sources
+    dev_fraction: float  # share of the training questions held out where dev names no source
+    train_questions: int  # drawn at random; 0 = all
+    dev_questions: int  # likewise
+    test_questions: int  # likewise
+    on_bad_record: str  # error or skip
+
+    def check(self) -> None:
+        """Vouch for ranges."""
+        require(self.on_bad_record in ("error", "skip"), "on_bad_record", self.on_bad_record, "error or skip")
+        require(0 < self.dev_fraction < 1, "dev_fraction", self.dev_fraction, "above 0 and below 1")
+        for key in ("train_questions", "dev_questions", "test_questions"):
+            require(getattr(self, key) >= 0, key, getattr(self, key), "0 (all) or more")
+        for key in ("train", "test"):
+            require(len(getattr(self, key)) > 0, key, getattr(self, key), "at least one source")
+
+
+def run(
+    params: DataParams, windows: WindowsParams, encoder: EncoderParams, *, corpus: Path, out: Path, metrics: Path
+) -> None:
+    """Read, check, split, sample, tokenise, verify, write."""
+    from stages.core.data.examples import sample, write_squad
+    from stages.core.data.splits import count_dropped, read_sources, split_by_article, without_contexts_of
+    from stages.core.data.verify import describe, verify
+    from stages.core.data.windows import make_windows, save_windows
+    from stages.core.files import write_json
+    from stages.core.models.encoder import load_tokenizer
+
+    test, bad_test = read_sources(params.test, corpus, params.on_bad_record)
+    train, bad_train = read_sources(params.train, corpus, params.on_bad_record)
+    train, in_test = without_contexts_of(train, test)
+    if params.dev:
+        dev, bad_dev = read_sources(params.dev, corpus, params.on_bad_record)
+        dev, dev_in_test = without_contexts_of(dev, test)
+        train, in_dev = without_contexts_of(train, dev)
+        dropped = count_dropped(bad_test, bad_train, bad_dev, in_test, in_dev, dev_in_test)
+    else:
+        train, dev = split_by_article(train, params.dev_fraction, params.seed)
+        dropped = count_dropped(bad_test, bad_train, in_test)
+    splits = {
+        "train": sample(train, params.train_questions, params.seed),
+        "dev": sample(dev, params.dev_questions, params.seed),
+        "test": sample(test, params.test_questions, params.seed),
+    }
+    tokenizer = load_tokenizer(resolve_model(encoder.model, encoder.sha256))
+    counts: dict[str, object] = {"dropped": dropped}
+    for name, examples in splits.items():
+        cut = make_windows(examples, tokenizer, max_length=windows.max_length, doc_stride=windows.doc_stride)
+        counts[name] = described = describe(examples, cut)
+        verify(name, described)
+        write_squad(out / f"{name}.json", examples)
+        save_windows(cut, out / f"{name}.safetensors")
+    write_json(metrics, counts)
+
+
+def main() -> None:
+    """Take paths from the command line and values from params.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("--corpus", "--out", "--metrics"):
+        parser.add_argument(name, type=Path, required=True)
+    paths = vars(parser.parse_args())
+    data, windows = load_params("data", DataParams), load_params("windows", WindowsParams)
+    run(data, windows, load_params("encoder", EncoderParams), **paths)
+
+
+if __name__ == "__main__":
+    with clean_exit():
+        main()

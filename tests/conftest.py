@@ -1,0 +1,22 @@
+"""What all tests share: one thread, and the folder of real data where there is one."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Toy tensors are slower on many threads than on one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder that DISTILQA_DATA names; tests that ask for it are skipped without it."""
+    folder = os.environ.get("DISTILQA_DATA")
+    if not folder:
+        pytest.skip("DISTILQA_DATA is not set: no real data to test on")
+    return Path(folder)

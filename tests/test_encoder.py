@@ -1,0 +1,217 @@
+"""Models come from where the spec says, load in all five families, and are cut by layers."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stages.core.errors import InputError
+from stages.core.models.checkpoint import save_checkpoint
+from stages.core.models.encoder import (
+    cut_layers,
+    fingerprint,
+    hidden_states,
+    is_qa_checkpoint,
+    load_qa_model,
+    load_tokenizer,
+)
+from stages.core.models.families import FAMILIES, layers
+from stages.core.models.source import resolve_model
+from tests.toy_models import FAMILY_NAMES, toy_inputs, toy_pruned_model, toy_qa_model, toy_tokenizer
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A saved toy model."""
+    save_checkpoint(toy_qa_model("bert", 1), toy_tokenizer(tmp_path / "tokenizer", "bert"), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def write_bare_encoder(model_folder: Path, family: str, seed: int) -> None:
+    """Save weights without a head and without the family's prefix, as a pretrained encoder has them."""
+    model = toy_qa_model(family, seed)
+    save_checkpoint(model, toy_tokenizer(model_folder.parent / "tokenizer", family), model_folder)
+    weights = load_file(model_folder / "model.safetensors")
+    bare = {name.removeprefix(f"{family}."): weight for name, weight in weights.items() if "qa_outputs" not in name}
+    save_file(bare, model_folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def refused(spec: str | Path, sha256: str = "") -> str:
+    with pytest.raises(InputError) as error:
+        resolve_model(str(spec), sha256)
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+def test_folder_spec_with_sha256(folder: Path) -> None:
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert resolve_model(str(folder), digest) == folder
+    assert digest in refused(folder, "0" * 64)
+
+
+def test_package_spec_runs_no_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "carrier_of_weights"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    folder.rename(package / "model")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert resolve_model("package:carrier_of_weights/model") == package / "model"
+    assert "carrier_of_weights" not in sys.modules
+    assert "no folder 'other'" in refused("package:carrier_of_weights/other")
+
+
+def test_bad_specs_say_what_to_do(folder: Path, tmp_path: Path) -> None:
+    assert "all 40 hex digits" in refused("owner/name")
+    assert "all 40 hex digits" in refused("owner/name@main")
+    assert "not installed" in refused("package:no_such_package/model")
+    assert "not installed" in refused("package:no.such/model")
+    assert "no config.json" in refused(tmp_path)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "pickled" in refused(folder)
+    (folder / "pytorch_model.bin").rename(folder / "model-00001-of-00002.safetensors")
+    assert "several" in refused(folder)
+
+
+def test_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert "not downloaded from the hub" in refused(f"owner/name@{'0' * 40}")
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_head_comes_from_the_seed_alone(family: str, tmp_path: Path) -> None:
+    write_bare_encoder(tmp_path / "model", family, seed=1)
+    assert not is_qa_checkpoint(tmp_path / "model")
+    state = torch.random.get_rng_state()
+    first = load_qa_model(tmp_path / "model", seed=5)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.rand(3)
+    again, other = (load_qa_model(tmp_path / "model", seed=seed) for seed in (5, 6))
+    assert torch.equal(first.qa_outputs.weight, again.qa_outputs.weight)
+    assert not torch.equal(first.qa_outputs.weight, other.qa_outputs.weight)
+    expected = toy_qa_model(family, 1)
+    expected.qa_outputs.load_state_dict(first.qa_outputs.state_dict())
+    inputs = toy_inputs(family)
+    assert torch.equal(first(**inputs).start_logits, expected(**inputs).start_logits)
+    assert first.config._attn_implementation == FAMILIES[family].attention_kernel
+    assert not first.training
+    assert {weight.dtype for weight in first.parameters()} == {torch.float32}
+
+
+def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_bare_encoder(tmp_path / "model", "bert", seed=1)
+    capfd.readouterr()
+    load_qa_model(tmp_path / "model", seed=0)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_head_of_another_width_is_replaced_by_two_labels(tmp_path: Path) -> None:
+    write_bare_encoder(tmp_path / "model", "bert", seed=1)
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text()) | {"id2label": {"0": "a", "1": "b", "2": "c"}, "dtype": "float16"}
+    path.write_text(json.dumps(config))
+    model = load_qa_model(tmp_path / "model", seed=0)
+    assert model.qa_outputs.out_features == 2
+    assert model.dtype == torch.float32
+
+
+def test_models_that_cannot_load_say_why(folder: Path) -> None:
+    def fault() -> str:
+        with pytest.raises(InputError) as error:
+            load_qa_model(folder, seed=0)
+        assert len(str(error.value).splitlines()) == 1
+        return str(error.value)
+
+    weights, config = load_file(folder / "model.safetensors"), (folder / "config.json").read_text()
+    lost = {name: weight for name, weight in weights.items() if "layer.2.output" not in name}
+    save_file(lost, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "4 weights" in fault()
+    (folder / "model.safetensors").write_bytes(b"not safetensors at all")
+    assert "does not load" in fault()
+    with pytest.raises(InputError, match="not a safetensors file"):
+        is_qa_checkpoint(folder)
+    (folder / "config.json").write_text(config.replace('"bert"', '"gpt2"'))
+    assert "bert, distilbert, roberta, electra, mpnet" in fault()
+    (folder / "config.json").write_text("{")
+    assert "not valid JSON" in fault()
+
+
+def test_pruned_model_is_no_start(tmp_path: Path) -> None:
+    tokenizer = toy_tokenizer(tmp_path / "tokenizer", "bert")
+    save_checkpoint(toy_pruned_model("bert", 1), tokenizer, tmp_path / "model")
+    with pytest.raises(InputError, match="pruned"):
+        load_qa_model(tmp_path / "model", seed=0)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_tokenizers_give_offsets(family: str, tmp_path: Path) -> None:
+    tokenizer = toy_tokenizer(tmp_path, family)
+    context = "The old bridge, by the castle."
+    encoded = tokenizer("which bridge?", context, return_offsets_mapping=True)
+    sides = encoded.sequence_ids(0)
+    spans = [
+        context[start:end] for (start, end), side in zip(encoded["offset_mapping"], sides, strict=True) if side == 1
+    ]
+    assert "".join(spans).replace(" ", "") == context.replace(" ", "")
+    assert encoded["input_ids"][0] == tokenizer.cls_token_id
+
+
+def test_no_tokenizer_is_an_input_error(tmp_path: Path) -> None:
+    for empty in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(InputError, match="tokenizer"):
+            load_tokenizer(empty)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_cut_layers_is_the_model_without_the_others(family: str) -> None:
+    model, inputs = toy_qa_model(family, 1), toy_inputs(family)
+    small = cut_layers(model, [0, 2])
+    for kept, source in zip(layers(small), (layers(model)[0], layers(model)[2]), strict=True):
+        assert torch.equal(kept.query.weight, source.query.weight)
+    start, end, states = hidden_states(model, inputs)
+    small_start, _, small_states = hidden_states(small, inputs)
+    assert start.shape == end.shape == inputs["input_ids"].shape
+    assert (len(states), len(small_states)) == (4, 3)
+    assert torch.equal(states[1], small_states[1])
+    assert not torch.equal(start, small_start)
+    assert (model.config.num_hidden_layers, small.config.num_hidden_layers) == (3, 2)
+    with torch.no_grad():
+        for weight in small.parameters():
+            weight.zero_()
+    assert torch.equal(model(**inputs).start_logits, start)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_cut_with_all_layers_changes_nothing(family: str) -> None:
+    model, inputs = toy_pruned_model(family, 1), toy_inputs(family)
+    assert torch.equal(cut_layers(model, range(3))(**inputs).start_logits, model(**inputs).start_logits)
+
+
+@pytest.mark.parametrize("keep", [[], [3], [-1], [1, 0], [1, 1]])
+def test_bad_layers_are_refused(keep: list[int]) -> None:
+    with pytest.raises(InputError, match="from 0 to 2"):
+        cut_layers(toy_qa_model("bert", 1), keep)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_padding_does_not_change_logits(family: str) -> None:
+    model = toy_qa_model(family, 1)
+    padded = toy_inputs(family, lengths=(12, 7))
+    alone = {name: values[1:, :7] for name, values in padded.items()}
+    assert torch.allclose(model(**padded).end_logits[1, :7], model(**alone).end_logits[0], atol=1e-5)
+
+
+def test_fingerprint_sees_weights_and_config(folder: Path) -> None:
+    first = fingerprint(folder)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config + "\n")
+    assert fingerprint(folder) != first
+    (folder / "config.json").write_text(config)
+    assert fingerprint(folder) == first
+    with (folder / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert fingerprint(folder) != first

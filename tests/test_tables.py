@@ -1,0 +1,142 @@
+"""Markdown tables and the frames behind the plots."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.core.data.examples import Answer, Example
+from stages.core.qa.chance import ChanceFloor
+from stages.core.qa.scoring import Scores
+from stages.core.qa.significance import Interval
+from stages.core.report import tables
+from stages.core.report.comparisons import PLANNED, Difference, compare_all
+from stages.core.report.inputs import Latency, Quality
+
+QUALITY = {
+    variant: Quality(
+        exact_match=40.0 + row, exact_match_low=38.04, exact_match_high=45.06,
+        f1=50.0 + row, f1_low=48.0, f1_high=55.0,
+        parameters=22_600_000 - row * 1_000_000, macs=3.9e9 - row * 1e8, size_mb=90.4 - row, questions=3,
+    )
+    for row, variant in enumerate(tables.VARIANTS)
+}  # fmt: skip
+LATENCY = {variant: Latency(12.0 / (row + 1), 15.0, 100.0 + row) for row, variant in enumerate(tables.VARIANTS)}
+
+
+def differences() -> dict[tuple[str, str], Difference]:
+    """Each variant one point of F1 above the one before it, on every one of four questions in two paragraphs."""
+    scores = {
+        variant: Scores(np.full(4, 40.0), np.arange(4.0) + row, missing=0)
+        for row, variant in enumerate(tables.VARIANTS)
+    }
+    return compare_all(scores, ["a", "a", "b", "b"], resamples=50, seed=0)
+
+
+def cells(table: str) -> list[list[str]]:
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in table.splitlines()]
+    assert len({len(row) for row in rows}) == 1, "ragged table"
+    return rows
+
+
+def test_a_cell_cannot_break_its_table() -> None:
+    table = tables.markdown_table(("a", "b"), [("x | y\nz", "<b>\\")], text_columns=1)
+    assert table == "| a | b |\n| --- | ---: |\n| x \\| y z | &lt;b>\\\\ |\n"
+
+
+@pytest.mark.parametrize(
+    ("interval", "signed", "text"),
+    [
+        (Interval(61.24, 60.06, 62.35), False, "61.2 [60.1, 62.4]"),
+        (Interval(1.25, -0.1, 2.5), True, "+1.2 [-0.1, +2.5]"),
+        (Interval(-3.0, -4.0, -2.0), True, "-3.0 [-4.0, -2.0]"),
+    ],
+)
+def test_intervals(interval: Interval, signed: bool, text: str) -> None:
+    assert tables.with_interval(interval, signed=signed) == text
+
+
+def test_results_have_a_row_for_each_variant_and_chance() -> None:
+    rows = cells(tables.results_table(QUALITY, LATENCY, differences(), ChanceFloor(0.5, 4.6)))
+    assert [row[0] for row in rows[2:]] == [*tables.VARIANTS, "chance (a random span)"]
+    assert rows[2] == [
+        "teacher", "40.0 [38.0, 45.1]", "50.0 [48.0, 55.0]", "–", "100.0", "22.60", "3900", "90.4", "12.0", "1.00×",
+    ]  # fmt: skip
+    assert rows[4] == [
+        "baseline", "42.0 [38.0, 45.1]", "52.0 [48.0, 55.0]", "+1.0 [+1.0, +1.0]", "104.0", "20.60", "3700", "88.4",
+        "4.0", "3.00×",
+    ]  # fmt: skip
+    assert rows[-1] == ["chance (a random span)", "0.5", "4.6", *["–"] * 7]
+
+
+def test_a_teacher_without_a_right_answer_has_no_share_to_keep() -> None:
+    quality = {**QUALITY, "teacher": Quality(*[0.0] * 10)}
+    rows = cells(tables.results_table(quality, LATENCY, differences(), ChanceFloor(0.0, 0.0)))
+    assert {row[4] for row in rows[2:]} == {"–"}
+
+
+def test_planned_comparisons_and_their_verdict() -> None:
+    rows = cells(tables.planned_table(differences()))[2:]
+    assert [row[0] for row in rows] == [
+        "baseline - hard_label",
+        "distilled - baseline",
+        "tuned - distilled",
+        "tuned - baseline",
+        "finetuned - pruned",
+        "finetuned - tuned",
+    ]
+    assert rows[3][2:] == ["+0.0 [+0.0, +0.0]", "+2.0 [+2.0, +2.0]", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.1, 2.0, "yes"), (-2.0, -0.1, "yes"), (-0.1, 0.1, "no"), (0.0, 1.0, "no"), (-1.0, 0.0, "no")],
+)
+def test_beyond_noise_is_an_interval_without_zero(low: float, high: float, verdict: str) -> None:
+    difference = Difference(Interval(5.0, 4.0, 6.0), Interval((low + high) / 2, low, high))
+    rows = cells(tables.planned_table(dict.fromkeys(PLANNED, difference)))[2:]
+    assert {row[-1] for row in rows} == {verdict}
+
+
+def test_differences_frame_has_rows_above_and_planned_ones_once() -> None:
+    frame = tables.differences_frame(differences())
+    assert list(frame.columns) == [
+        "comparison", "planned", "exact_match", "exact_match_low", "exact_match_high", "f1", "f1_low", "f1_high",
+    ]  # fmt: skip
+    planned = dict(zip(frame["comparison"], frame["planned"], strict=True))
+    assert planned == {
+        "hard_label - teacher": False,
+        "baseline - hard_label": True,
+        "distilled - baseline": True,
+        "tuned - distilled": True,
+        "pruned - tuned": False,
+        "finetuned - pruned": True,
+        "tuned - baseline": True,
+        "finetuned - tuned": True,
+    }
+    assert frame.set_index("comparison").loc["finetuned - tuned", "f1"] == 2.0
+
+
+def test_quality_frame_is_in_millions_and_has_no_timing() -> None:
+    frame = tables.quality_frame(QUALITY)
+    assert frame.columns.tolist() == ["variant", "exact_match", "f1", "parameters_m", "macs_m", "size_mb"]
+    assert frame.iloc[0].tolist() == ["teacher", 40.0, 50.0, 22.6, 3900.0, 90.4]
+
+
+def test_samples_stand_side_by_side() -> None:
+    golds = (Answer("red", 0), Answer("deep red", 4), Answer("red", 9))
+    examples = [Example("q1", "t", "red deep red", "Which | colour?", golds)]
+    frame = tables.samples_frame(examples, {"teacher": {"q1": "red"}, "pruned": {}})
+    assert frame.to_dict("records") == [
+        {"id": "q1", "question": "Which | colour?", "gold": "red / deep red", "teacher": "red", "pruned": ""}
+    ]
+    assert tables.samples_table(frame).splitlines()[2] == "| Which \\| colour? | red / deep red | red |  |"
+    assert tables.csv_bytes(tables.samples_frame([], {"teacher": {}})) == b"id,question,gold,teacher\n"
+
+
+def test_csv_quotes_and_unix_line_ends() -> None:
+    assert tables.csv_bytes(pd.DataFrame({"a": ['x, "y"', "ü"]})) == 'a\n"x, ""y"""\nü\n'.encode()
+
+
+def test_flat_table_joins_keys() -> None:
+    rows = cells(tables.flat_table({"test": {"questions": 3, "length": {"p50": 170.5}}, "seed": 1}))
+    assert rows[2:] == [["test.questions", "3"], ["test.length.p50", "170.5"], ["seed", "1"]]
