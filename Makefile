@@ -31,7 +31,11 @@ test: $(VENV)/installed-test lint  ## the whole test suite
 lint: $(VENV)/installed-test  ## style and types
 	$(IN_VENV) ruff check . && ruff format --check . && mypy
 
+COMPILE := $(VENV)/bin/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --annotation-style=line
+
 # A CPU build of torch calls itself 2.13.0+cpu; the pin must fit every build.
 lock: $(VENV)/installed-test  ## pin all dependencies anew, from pyproject.toml
 	$(VENV)/bin/pip install --quiet pip-tools
-	$(VENV)/bin/python tests/lock.py
+	$(COMPILE) --output-file requirements.txt pyproject.toml
+	$(COMPILE) --extra test --constraint requirements.txt --output-file requirements-test.txt pyproject.toml
+	sed -i 's/+cpu//' requirements.txt requirements-test.txt

@@ -35,6 +35,9 @@ class TuneParams:
         for key in ("temperature", "alpha", "learning_rate"):
             bounds = getattr(self, key)
             require(len(bounds) == 2 and 0 <= bounds[0] < bounds[1], key, list(bounds), "two bounds, low and high")
+        for key in ("temperature", "learning_rate"):  # searched on a logarithmic scale
+            require(getattr(self, key)[0] > 0, key, list(getattr(self, key)), "bounds above 0")
+        require(self.alpha[1] <= 1, "alpha", list(self.alpha), "bounds from 0 to 1")
 
 
 def run(
@@ -94,7 +97,8 @@ def run(
         write_text(trials, table.to_csv(index=False, lineterminator="\n"))
         write_text(best, "tuned:\n" + "".join(f"  {name}: {chosen[name]!r}\n" for name in KNOBS))
         pruned = int((table["state"] == "pruned").sum())
-        found = {"trials": len(table), "trials_pruned": pruned, "best_trial_f1": float(table["f1"].max())}
+        best_f1 = float(table.loc[table["state"] == "complete", "f1"].max())
+        found = {"trials": len(table), "trials_pruned": pruned, "best_trial_f1": best_f1}
         found["knobs_on_boundary"] = len(on_boundary(chosen, space))
         write_json(metrics, {"dev": quality(lessons.dev, answers), "search": found})
 

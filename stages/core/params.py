@@ -40,7 +40,7 @@ def read_yaml(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: no such parameter file; run from the repository root") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML: {error}") from None
+        raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
 def load_params(section: str, schema: type[T], path: Path = Path("params.yaml")) -> T:

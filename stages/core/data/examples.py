@@ -79,10 +79,11 @@ def parse_squad(path: Path) -> Iterator[Record]:
         raise InputError(f"{path}: not JSON: {error}") from None
     place = f"{path}"
     try:
-        for article in document["data"]:
+        for position, article in enumerate(document["data"]):
+            place = f"{path}: article {position}"
             title = article.get("title", "")
             for number, paragraph in enumerate(article["paragraphs"]):
-                place = f"{path}: article '{title}', paragraph {number}"
+                place = f"{path}: article {title!r}, paragraph {number}"
                 yield from _parse_paragraph(paragraph, title, place)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{place}: not SQuAD v1.1 ({type(error).__name__}: {error}); see the README on data") from None
@@ -92,7 +93,7 @@ def _parse_paragraph(paragraph: dict[str, Any], title: str, place: str) -> Itera
     for qa in paragraph["qas"]:
         answers = tuple(Answer(each["text"], each["answer_start"]) for each in qa["answers"])
         example = Example(qa["id"], title, paragraph["context"], qa["question"], answers)
-        yield Record(f"{place}, id '{qa['id']}'", example)
+        yield Record(f"{place}, id {qa['id']!r}", example)
 
 
 def find_fault(record: Record, seen: set[str]) -> Fault | None:
@@ -101,8 +102,10 @@ def find_fault(record: Record, seen: set[str]) -> Fault | None:
     texts = (example.id, example.title, example.context, example.question, *(a.text for a in example.answers))
     if not all(isinstance(text, str) for text in texts):
         return Fault("malformed", place, "a text field is not a string")
+    if not all(type(answer.start) is int for answer in example.answers):
+        return Fault("malformed", place, "answer_start is not a whole number")
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        return Fault("invalid_utf8", place.encode("utf-8", "replace").decode(), "bytes that are not UTF-8")
+        return Fault("invalid_utf8", place, "bytes that are not UTF-8")
     if not example.context.strip():
         return Fault("empty_context", place, "the paragraph has no text")
     if not example.question.strip():

@@ -9,6 +9,7 @@ A source is a string:
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ def _read_hub(source: str) -> Iterator[Record]:
     if missing:
         raise InputError(f"{source}: lacks the column(s) {', '.join(sorted(missing))} of SQuAD v1.1")
     for number, row in enumerate(rows):
-        answers = tuple(map(Answer, row["answers"]["text"], row["answers"]["answer_start"]))
-        example = Example(row["id"], row.get("title", ""), row["context"], row["question"], answers)
-        yield Record(f"{source}: row {number}, id '{row['id']}'", example)
+        place = f"{source}: row {number}, id {row['id']!r}"
+        try:
+            # A text without its start, or the reverse, is left for the check to find.
+            pairs = zip_longest(row["answers"]["text"], row["answers"]["answer_start"])
+            answers = tuple(Answer(text, start) for text, start in pairs)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{place}: answers are not laid out as in SQuAD v1.1 ({type(error).__name__})") from None
+        yield Record(place, Example(row["id"], row.get("title", ""), row["context"], row["question"], answers))

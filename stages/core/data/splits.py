@@ -29,10 +29,15 @@ def read_sources(sources: Sequence[str], corpus: Path, on_bad_record: str) -> tu
 
 
 def without_contexts_of(examples: Iterable[Example], others: Iterable[Example]) -> tuple[list[Example], Dropped]:
-    """Return the examples whose paragraph is not one of the others', and how many were dropped for it."""
+    """Return the examples whose paragraph is not one of the others', and how many were dropped for it.
+
+    Raises InputError if none is left.
+    """
     taken = {example.context for example in others}
     rows = list(examples)
     kept = [example for example in rows if example.context not in taken]
+    if not kept:
+        raise InputError("params.yaml: data: two of train, dev and test hold the same paragraphs; name other sources")
     return kept, Counter(context_on_two_sides=len(rows) - len(kept))
 
 

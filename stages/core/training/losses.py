@@ -43,7 +43,7 @@ def soft_divergence(student: Tensor, teacher: Tensor, mask: Tensor, temperature:
     2015, "Distilling the Knowledge in a Neural Network").
     """
     log_student, log_teacher = (
-        functional.log_softmax(logits.float().masked_fill(~mask, MASKED_LOGIT) / temperature, dim=-1)
+        functional.log_softmax((logits.float() / temperature).masked_fill(~mask, MASKED_LOGIT), dim=-1)
         for logits in (student, teacher)
     )
     divergence = functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
@@ -117,15 +117,15 @@ class IntermediateLoss(nn.Module):
         """
         super().__init__()
         self.answers, self.layer_map, self.weight = answers, tuple(layer_map), weight
-        self._teacher = (teacher.eval().requires_grad_(False),)  # in a tuple: no submodule, so never trained or saved
+        # In a tuple: no submodule, so never trained or saved. Not frozen: students cut from it would be frozen too.
+        self._teacher = (teacher.eval(),)
         widths = []
         for number, (name, model) in enumerate((("student", student), ("teacher", teacher))):
             config: Any = model.config
-            deepest = max(pair[number] for pair in layer_map)
-            if not 0 <= deepest <= config.num_hidden_layers:
-                raise InputError(
-                    f"distil: {name} layer {deepest} does not exist; the {name} has {config.num_hidden_layers}"
-                )
+            deepest = config.num_hidden_layers
+            for layer in (pair[number] for pair in layer_map):
+                if not 0 <= layer <= deepest:
+                    raise InputError(f"distil: {name} layer {layer} does not exist; the {name} has {deepest}")
             widths.append(config.hidden_size)
         same = widths[0] == widths[1]
         self.projections = nn.ModuleList(

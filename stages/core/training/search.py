@@ -95,7 +95,7 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
 def on_boundary(point: Point, space: Space) -> list[str]:
     """Return the knobs whose best value lies within two percent of a bound: a wider search may find better."""
     return [
-        name for name in KNOBS if min(abs(point[name] - bound) for bound in getattr(space, name)) < 0.02 * point[name]
+        name for name in KNOBS if min(abs(point[name] - bound) for bound in getattr(space, name)) <= 0.02 * point[name]
     ]
 
 
