@@ -6,7 +6,7 @@ VENV := .venv
 # DVC starts `python` and, for queued experiments, `dvc` by name.
 IN_VENV := export PATH="$(CURDIR)/$(VENV)/bin:$$PATH";
 
-.PHONY: help install repro test lint lock
+.PHONY: help install repro test lint profile lock
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -30,6 +30,16 @@ test: $(VENV)/installed-test lint  ## the whole test suite
 
 lint: $(VENV)/installed-test  ## style and types
 	$(IN_VENV) ruff check . && ruff format --check . && mypy
+
+PROFILE ?= default
+
+profile:  ## PROFILE=name takes that profile's parameters; PROFILE=default goes back
+ifeq ($(PROFILE),default)
+	git restore --source=HEAD params.yaml
+else
+	cp profiles/$(PROFILE)/params.yaml params.yaml
+endif
+	@echo "params.yaml is now that of: $(PROFILE)"
 
 COMPILE := $(VENV)/bin/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --annotation-style=line
 

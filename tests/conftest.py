@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.toy_repository import Repository, build
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
@@ -20,3 +22,9 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("DISTILQA_DATA is not set: no real data to test on")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def toy_repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The project at toy size in a git repository of its own, shared by the tests that run DVC for real."""
+    return build(tmp_path_factory.mktemp("toy") / "distilqa")

@@ -24,9 +24,9 @@ class HubStandIn:
     sent: set[str] = field(default_factory=set)  # names of the files whose bytes went out
 
     def environment(self, cache: Path) -> dict[str, str]:
-        """The environment in which a client knows only this hub and starts from an empty cache."""
-        settings = {"HF_ENDPOINT": self.address, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
-        return os.environ | settings
+        """The environment of a client that knows only this hub, has no proxy, and starts from an empty cache."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and not k.lower().endswith("_proxy")}
+        return clean | {"HF_ENDPOINT": self.address, "HF_HOME": str(cache)}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -42,8 +42,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return self.send_file(files, path.removeprefix(f"/{name}/resolve/"))
         return self.refuse("RepoNotFound")
 
-    do_HEAD = do_GET
-    do_POST = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def describe(self, name: str, files: Mapping[str, bytes], rest: str) -> None:
         question, _, revision = rest.partition("/")
@@ -95,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        import sys; print(self.command, self.path, file=sys.stderr)
+        pass
 
 
 def _sha1(data: bytes) -> str:

@@ -17,7 +17,7 @@ from stages.core.report.variants import VARIANTS
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-NAMES = "prepare teacher cache_teacher baseline distil tune prune finetune evaluate benchmark report".split()
+NAMES = ["prepare", "teacher", "cache_teacher", "baseline", "distil", "tune", "prune", "finetune", "evaluate", "benchmark", "report"]
 stage = pytest.mark.parametrize("name", NAMES)
 
 
@@ -86,7 +86,11 @@ def test_each_stage_says_what_it_does_and_depends_on_the_pinned_packages(name: s
 def test_paths_in_the_command_are_tracked(name: str) -> None:
     settings = STAGES[name]
     paths = [word for word in settings["cmd"].split() if "/" in word and not word.startswith("scratch/")]
-    known = [*settings["deps"], *outputs(settings), *[key for each in settings["params"] if isinstance(each, dict) for key in each]]
+    known = [
+        *settings["deps"],
+        *outputs(settings),
+        *[key for each in settings["params"] if isinstance(each, dict) for key in each],
+    ]
     for path in paths:
         assert any(each == path or each.startswith(f"{path}/") for each in known), path
 
@@ -152,6 +156,10 @@ def test_metrics_are_finite_numbers_under_role_names() -> None:
         text = path.read_text(encoding="utf-8")
 
         def leaves(value: Any) -> Iterator[Any]:
-            yield from [leaf for each in value.values() for leaf in leaves(each)] if isinstance(value, dict) else [value]
+            yield from (
+                [leaf for each in value.values() for leaf in leaves(each)] if isinstance(value, dict) else [value]
+            )
 
-        assert all(type(leaf) in (int, float) for leaf in leaves(json.loads(text, parse_constant=lambda name: name))), path
+        assert all(type(leaf) in (int, float) for leaf in leaves(json.loads(text, parse_constant=lambda name: name))), (
+            path
+        )

@@ -25,15 +25,17 @@ def save_logits(path: Path, logits: FlatLogits, windows: Windows, teacher: str) 
         "row_splits": windows.row_splits,
         "text_starts": windows.text_starts,
     }
-    metadata = {
-        "question_ids": json.dumps(windows.question_ids),
+    about = {
+        "question_ids": windows.question_ids,
         "teacher": teacher,
         "tokenizer": windows.metadata["tokenizer"],
         "windows": windows.fingerprint(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    # One entry: safetensors writes several in an order of its own, another one each time.
+    entry = {"about": json.dumps(about, sort_keys=True)}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, entry)
     partial.replace(path)
 
 
@@ -45,17 +47,17 @@ def load_logits(path: Path, windows: Windows, teacher: str) -> FlatLogits:
     if not path.exists():
         raise InputError(f"{path}: no such cache; run the cache_teacher stage")
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+        about = json.loads(file.metadata()["about"])
         start, end, row_splits, text_starts = (
             file.get_tensor(name) for name in ("start_logits", "end_logits", "row_splits", "text_starts")
         )
     wanted = {"teacher": teacher, "tokenizer": windows.metadata["tokenizer"], "windows": windows.fingerprint()}
     for name, value in wanted.items():
-        if metadata[name] != value:
+        if about[name] != value:
             raise InputError(
-                f"{path}: made with {name} {metadata[name][:12]}, asked for with {value[:12]}; run cache_teacher again"
+                f"{path}: made with {name} {about[name][:12]}, asked for with {value[:12]}; run cache_teacher again"
             )
-    keys = list(zip(json.loads(metadata["question_ids"]), text_starts.tolist(), strict=True))
+    keys = list(zip(about["question_ids"], text_starts.tolist(), strict=True))
     if keys != list(zip(windows.question_ids, windows.text_starts.tolist(), strict=True)):
         raise InputError(f"{path}: its windows are not the ones asked for; run cache_teacher again")
     if not torch.equal(row_splits, windows.row_splits):

@@ -85,7 +85,8 @@ def make_windows(
 ) -> Windows:
     """Tokenise examples into windows labelled with each example's `label`.
 
-    Raises InputError where a question leaves the context less room than `doc_stride` tokens.
+    Raises InputError where a question leaves the context less room than `doc_stride` tokens, and where a context has
+    no token.
     """
     rows = list(_encode(examples, tokenizer, max_length, doc_stride))
     column = {name: [row[name] for row in rows] for name in rows[0]}
@@ -137,9 +138,10 @@ def decode_label(windows: Windows, row: int, context: str) -> str:
 def save_windows(windows: Windows, path: Path) -> None:
     """Write windows as safetensors, whole or not at all."""
     tensors = {f.name: getattr(windows, f.name) for f in fields(windows) if f.name not in ("question_ids", "metadata")}
-    metadata = {**windows.metadata, "question_ids": json.dumps(windows.question_ids)}
+    # One entry: safetensors writes several in an order of its own, another one each time.
+    about = json.dumps({"metadata": windows.metadata, "question_ids": windows.question_ids}, sort_keys=True)
     partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"about": about})
     partial.replace(path)
 
 
@@ -148,9 +150,9 @@ def load_windows(path: Path) -> Windows:
     if not path.exists():
         raise InputError(f"{path}: no such file; run the prepare stage")
     with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata())
+        about = json.loads(file.metadata()["about"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    return Windows(question_ids=tuple(json.loads(metadata.pop("question_ids"))), metadata=metadata, **tensors)
+    return Windows(question_ids=tuple(about["question_ids"]), metadata=about["metadata"], **tensors)
 
 
 def _encode(
@@ -180,6 +182,8 @@ def _encode(
 
 def _row(encoded: Any, row: int, example: Example) -> dict[str, Any]:
     sides = encoded.sequence_ids(row)
+    if 1 not in sides:
+        raise InputError(f"id '{example.id}': the tokenizer finds nothing to read in the paragraph; drop the record")
     start = sides.index(1)
     stop = len(sides) - sides[::-1].index(1)
     offsets = [(0, 0)] * len(sides)

@@ -1,0 +1,168 @@
+"""One distillation run, once and again, and as a trial of the search."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import pytest
+import torch
+from optuna.trial import Trial
+from transformers import PreTrainedModel
+
+from stages.core.qa.decoding import DecodeParams
+from stages.core.qa.evaluation import answer_with, quality
+from stages.core.qa.inference import predict_logits
+from stages.core.training.distillation import distil
+from stages.core.training.fit import History, TrainingSet
+from stages.core.training.lessons import Lessons, some
+from stages.core.training.settings import DistilParams, StudentParams
+from stages.core.training.trials import TrialRun
+from tests.toy_models import toy_qa_model
+from tests.toy_questions import toy_questions
+from tests.toy_training import CPU, fit_params, weights_of
+
+STUDENT = StudentParams((0, 2))
+DECODE = DecodeParams(n_best=5, max_answer_length=4)
+
+
+def distil_params(**changes: Any) -> DistilParams:
+    knobs: dict[str, Any] = {
+        "temperature": 2.0,
+        "alpha": 0.9,
+        "hidden_weight": 1.0,
+        "student_layers": (1, 2),
+        "teacher_layers": (1, 3),
+    }
+    return DistilParams(**{**vars(fit_params(dropout=0.1)), **knobs, **changes})
+
+
+@pytest.fixture
+def lessons(tmp_path: Path) -> Lessons:
+    teacher = toy_qa_model("bert", 1)
+    train, dev = (toy_questions(tmp_path / "tokenizer", count, seed=count) for count in (12, 6))
+    logits = predict_logits(teacher, train.windows, batch_size=4, device=CPU.device, precision="fp32")
+    return Lessons(teacher, TrainingSet(train.windows, logits), dev)
+
+
+def run(lessons: Lessons, folder: Path, **changes: Any) -> tuple[PreTrainedModel, History]:
+    folder.mkdir(parents=True)
+    return distil(lessons, STUDENT, distil_params(**changes), CPU, scratch=folder, name="run")
+
+
+def test_equal_settings_give_equal_students_one_after_the_other(lessons: Lessons, tmp_path: Path) -> None:
+    before = weights_of(lessons.teacher)
+    first = run(lessons, tmp_path / "first")
+    torch.rand(3)
+    second = run(lessons, tmp_path / "second")
+    assert weights_of(first[0]) == weights_of(second[0])
+    assert first[1] == second[1]
+    assert weights_of(first[0]) != weights_of(run(lessons, tmp_path / "other", temperature=3.0)[0])
+    assert weights_of(lessons.teacher) == before, "the teacher has changed"
+
+
+def test_the_student_starts_as_the_teachers_layers(lessons: Lessons, tmp_path: Path) -> None:
+    student, _ = run(lessons, tmp_path / "still", learning_rate=1e-30, weight_decay=0.0)
+    assert student.config.num_hidden_layers == 2
+    taught = {name.replace("layer.1.", "layer.2."): weight for name, weight in student.state_dict().items()}
+    assert all(torch.equal(weight, lessons.teacher.state_dict()[name]) for name, weight in taught.items())
+
+
+def test_no_weight_on_hidden_states_spares_the_teachers_forward(
+    lessons: Lessons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, aligned = run(lessons, tmp_path / "aligned")
+    assert "hidden" in aligned[0]
+
+    def never(**_: object) -> None:
+        raise AssertionError("the teacher was run")
+
+    monkeypatch.setattr(lessons.teacher, "forward", never)
+    # What is cut from the teacher is a copy of it, a patched forward included.
+    monkeypatch.setattr("stages.core.training.distillation.cut_layers", lambda *_: toy_qa_model("bert", 2, layers=2))
+    _, unaligned = run(lessons, tmp_path / "unaligned", hidden_weight=0.0)
+    assert "hidden" not in unaligned[0]
+
+
+@dataclass
+class FakeTrial:
+    """Stands in for Optuna's trial: keeps what is reported and prunes after a given number of reports."""
+
+    number: int = 4
+    prune_after: int = 99
+    reported: list[tuple[float, int]] = field(default_factory=list)
+
+    def report(self, value: float, step: int) -> None:
+        self.reported.append((value, step))
+
+    def should_prune(self) -> bool:
+        return len(self.reported) >= self.prune_after
+
+
+def trial_run(lessons: Lessons, folder: Path) -> TrialRun:
+    folder.mkdir()
+    training = some(lessons.training, 8, seed=1)
+    return TrialRun(lessons, training, STUDENT, distil_params(), DECODE, CPU, folder)
+
+
+POINT = {"temperature": 4.0, "alpha": 0.6, "learning_rate": 5e-3}
+
+
+def test_a_trial_is_a_distillation_at_its_point_judged_on_dev_after_each_epoch(
+    lessons: Lessons, tmp_path: Path
+) -> None:
+    trial, objective = FakeTrial(), trial_run(lessons, tmp_path / "trial")
+    value = objective(cast(Trial, trial), POINT)
+    judged: list[float] = []
+
+    def judge(_: int, student: PreTrainedModel) -> None:
+        answers = answer_with(student, lessons.dev, DECODE, CPU.device, 4)
+        judged.append(quality(lessons.dev, answers)["f1"])
+
+    (tmp_path / "plain").mkdir()
+    settings = replace(objective.settings, **cast(dict[str, Any], POINT))
+    distil(
+        lessons,
+        STUDENT,
+        settings,
+        CPU,
+        scratch=tmp_path / "plain",
+        name="plain",
+        training=objective.training,
+        after_epoch=judge,
+    )
+    assert trial.reported == list(zip(judged, (0, 1), strict=True))
+    assert value == judged[-1]
+
+
+def test_a_lagging_trial_stops(lessons: Lessons, tmp_path: Path) -> None:
+    trial = FakeTrial(prune_after=1)
+    with pytest.raises(optuna.TrialPruned):
+        trial_run(lessons, tmp_path / "trial")(cast(Trial, trial), POINT)
+    assert len(trial.reported) == 1
+
+
+def test_trials_of_other_numbers_do_not_go_on_from_each_other(lessons: Lessons, tmp_path: Path) -> None:
+    objective = trial_run(lessons, tmp_path / "trial")
+    reported = []
+    for number in (0, 1):
+        trial = FakeTrial(number)
+        objective(cast(Trial, trial), POINT)
+        reported.append(trial.reported)
+    assert reported[0] == reported[1]
+    assert len(reported[0]) == 2
+
+
+def ids_of(training: TrainingSet) -> Sequence[str]:
+    return training.windows.question_ids
+
+
+def test_some_windows_are_drawn_by_seed_in_their_order(lessons: Lessons) -> None:
+    drawn = some(lessons.training, 5, seed=1)
+    everything = list(ids_of(lessons.training))
+    assert len(ids_of(drawn)) == len(set(ids_of(drawn))) == 5
+    assert sorted(ids_of(drawn), key=everything.index) == list(ids_of(drawn))
+    assert ids_of(some(lessons.training, 5, seed=1)) == ids_of(drawn)
+    assert {ids_of(some(lessons.training, 5, seed=seed)) for seed in range(4)} != {ids_of(drawn)}
+    assert ids_of(some(lessons.training, 99, seed=1)) == ids_of(lessons.training)

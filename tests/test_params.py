@@ -1,0 +1,169 @@
+"""A section of a parameter file becomes a record of the right types, or one line that says what is wrong and where."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+
+from stages.core.errors import InputError
+from stages.core.params import load_params, read_yaml, require
+
+
+@dataclass(frozen=True)
+class Knobs:
+    seed: int
+    rate: float
+    device: str
+    fast: bool
+    layers: tuple[int, ...]
+    bounds: tuple[float, ...]
+    limit: int | None
+
+    def check(self) -> None:
+        require(self.rate > 0, "rate", self.rate, "above 0")
+
+
+SOUND = {
+    "seed": "13",
+    "rate": "0.5",
+    "device": "auto",
+    "fast": "true",
+    "layers": "[1, 3]",
+    "bounds": "[1, 2.5]",
+    "limit": "null",
+}
+
+
+def write(folder: Path, **scalars: str) -> Path:
+    """A parameter file whose section `knobs` is sound but for `scalars`, written as they stand."""
+    path = folder / "params.yaml"
+    lines = [f"  {key}: {scalar}" for key, scalar in {**SOUND, **scalars}.items()]
+    path.write_text("\n".join(["knobs:", *lines, ""]), encoding="utf-8")
+    return path
+
+
+def refusal(path: Path, section: str = "knobs") -> str:
+    """The message `load_params` refuses `path` with, checked to be one line."""
+    with pytest.raises(InputError) as caught:
+        load_params(section, Knobs, path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_sound_section_becomes_a_record(tmp_path: Path) -> None:
+    assert load_params("knobs", Knobs, write(tmp_path)) == Knobs(13, 0.5, "auto", True, (1, 3), (1.0, 2.5), None)
+
+
+@pytest.mark.parametrize(
+    ("scalar", "value"),
+    [
+        ("3e-05", 3e-5),
+        ("3e-5", 3e-5),
+        ("3E5", 3e5),
+        ("1e+3", 1e3),
+        ("2.0e-4", 2e-4),
+        ("2.e-4", 2e-4),
+        (".5", 0.5),
+        ("+1.5", 1.5),
+        ("4", 4.0),
+    ],
+)
+def test_float_is_read_as_in_yaml_1_2(scalar: str, value: float, tmp_path: Path) -> None:
+    rate = load_params("knobs", Knobs, write(tmp_path, rate=scalar)).rate
+    assert type(rate) is float
+    assert rate == value
+
+
+@pytest.mark.parametrize("scalar", ["3e-5", "4", "0.25", "1e-7"])
+def test_float_set_through_dvc_reads_the_same(scalar: str, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    apply_overrides(path, [f"knobs.rate={scalar}"])
+    assert load_params("knobs", Knobs, path).rate == float(scalar)
+
+
+def test_dvc_writes_the_float_that_yaml_1_1_takes_for_a_string(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    apply_overrides(path, ["knobs.rate=3e-5"])
+    assert "rate: 3e-05" in path.read_text()
+
+
+@pytest.mark.parametrize("scalar", ["yes", "no", "on", "off", "12:30:45", "2024-01-31", "1_000", "0x1f", "e5", "1e"])
+def test_what_only_yaml_1_1_converts_stays_text(scalar: str, tmp_path: Path) -> None:
+    assert load_params("knobs", Knobs, write(tmp_path, device=scalar)).device == scalar
+
+
+def test_number_with_a_leading_zero_is_decimal(tmp_path: Path) -> None:
+    assert load_params("knobs", Knobs, write(tmp_path, seed="013")).seed == 13
+
+
+@pytest.mark.parametrize(
+    ("key", "scalar", "wanted"),
+    [
+        ("seed", "true", "knobs.seed: True is a bool, wanted int"),
+        ("seed", "3.0", "knobs.seed: 3.0 is a float, wanted int"),
+        ("seed", "", "knobs.seed: None is a NoneType, wanted int"),
+        ("seed", "[1]", "knobs.seed: [1] is a list, wanted int"),
+        ("rate", "hot", "knobs.rate: 'hot' is a str, wanted float"),
+        ("rate", "'0.5'", "knobs.rate: '0.5' is a str, wanted float"),
+        ("rate", "false", "knobs.rate: False is a bool, wanted float"),
+        ("rate", ".nan", "knobs.rate: '.nan' is a str, wanted float"),
+        ("device", "1", "knobs.device: 1 is a int, wanted str"),
+        ("fast", "1", "knobs.fast: 1 is a int, wanted bool"),
+        ("fast", "yes", "knobs.fast: 'yes' is a str, wanted bool"),
+        ("layers", "1", "knobs.layers: 1 is a int, wanted list"),
+        ("layers", "{a: 1}", "knobs.layers: {'a': 1} is a dict, wanted list"),
+        ("layers", "[1, true]", "knobs.layers[1]: True is a bool, wanted int"),
+        ("bounds", "[low, 2.0]", "knobs.bounds[0]: 'low' is a str, wanted float"),
+        ("limit", "many", "knobs.limit: 'many' is a str, wanted int"),
+        ("limit", "true", "knobs.limit: True is a bool, wanted int"),
+    ],
+)
+def test_mistyped_value_is_named_with_file_and_key(key: str, scalar: str, wanted: str, tmp_path: Path) -> None:
+    path = write(tmp_path, **{key: scalar})
+    assert refusal(path) == f"{path}: {wanted}"
+
+
+def test_optional_value_may_be_given(tmp_path: Path) -> None:
+    assert load_params("knobs", Knobs, write(tmp_path, limit="5")).limit == 5
+
+
+def test_unknown_key_is_named_with_its_value_and_the_known_ones(tmp_path: Path) -> None:
+    path = write(tmp_path, temperatur="4")
+    known = ", ".join(SOUND)
+    assert refusal(path) == f"{path}: knobs.temperatur: unknown key (value 4); known: {known}"
+
+
+def test_missing_key_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("  rate: 0.5\n", ""))
+    assert refusal(path).startswith(f"{path}: knobs.rate: missing")
+
+
+def test_check_speaks_with_file_section_and_key(tmp_path: Path) -> None:
+    path = write(tmp_path, rate="-1e-3")
+    assert refusal(path) == f"{path}: knobs.rate is -0.001, wanted above 0"
+
+
+@pytest.mark.parametrize("text", ["", "other: 1\n", "knobs:\n", "knobs: 3\n", "- knobs\n", "knobs:\n- seed\n"])
+def test_missing_section_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    assert refusal(path).startswith(f"{path}: section 'knobs' is missing or not a mapping")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "params.yaml").startswith(f"{tmp_path}/params.yaml: no such parameter file")
+
+
+@pytest.mark.parametrize("data", [b"knobs: [1\nseed: 2\n", b"knobs:\n\tseed: 2\n", b"knobs: \xff\n"])
+def test_file_that_is_not_yaml_is_told_in_one_line(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(data)
+    assert refusal(path).startswith(f"{path}: not readable as YAML: ")
+
+
+def test_file_may_say_utf8(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("city: Kraków\n", encoding="utf-8")
+    assert read_yaml(tmp_path / "params.yaml") == {"city": "Kraków"}

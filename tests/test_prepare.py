@@ -1,0 +1,290 @@
+"""The prepare stage: sound questions in, checked splits and windows out; anything unsound stops it or is counted."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stages.core.data.examples import FAULTS, Answer, Example, write_squad
+from stages.core.data.prepared import load_split
+from stages.core.data.settings import WindowsParams
+from stages.core.errors import InputError
+from stages.core.models.checkpoint import save_checkpoint
+from stages.core.models.source import EncoderParams
+from stages.prepare import DataParams, run
+from tests.toy_models import toy_qa_model, toy_tokenizer
+from tests.toy_questions import toy_examples
+
+ROOT = Path(__file__).parents[1]
+DATA = DataParams(
+    seed=13,
+    train=("primer:train",),
+    dev=(),
+    test=("primer:test",),
+    dev_fraction=0.25,
+    train_questions=0,
+    dev_questions=0,
+    test_questions=0,
+    on_bad_record="error",
+)
+WINDOWS = WindowsParams(max_length=64, doc_stride=16)
+OUTPUTS = [f"{split}.{kind}" for split in ("dev", "test", "train") for kind in ("json", "safetensors")]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> EncoderParams:
+    folder = tmp_path_factory.mktemp("encoder")
+    save_checkpoint(toy_qa_model("bert", 1), toy_tokenizer(folder / "tokenizer", "bert"), folder / "model")
+    return EncoderParams(str(folder / "model"), "")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    write_squad(tmp_path / "corpus" / "train.json", toy_examples(40, seed=1, articles=10))
+    write_squad(tmp_path / "corpus" / "dev.json", toy_examples(12, seed=2, articles=2))
+    write_squad(tmp_path / "corpus" / "test.json", toy_examples(20, seed=3, articles=4))
+    return tmp_path / "corpus"
+
+
+def prepare(corpus: Path, encoder: EncoderParams, out: str = "prepared", **changes: Any) -> dict[str, Any]:
+    """Run the stage beside `corpus` and return its metrics."""
+    folder = corpus.parent
+    run(
+        replace(DATA, **changes), WINDOWS, encoder, corpus=corpus, out=folder / out, metrics=folder / f"{out}-data.json"
+    )
+    return dict(json.loads((folder / f"{out}-data.json").read_text()))
+
+
+def splits(corpus: Path, out: str = "prepared") -> tuple[list[Example], ...]:
+    return tuple(list(load_split(corpus.parent / out, name).examples) for name in ("train", "dev", "test"))
+
+
+def test_dev_is_whole_articles_of_train(corpus: Path, encoder: EncoderParams) -> None:
+    prepare(corpus, encoder)
+    train, dev, test = splits(corpus)
+    assert not {each.title for each in train} & {each.title for each in dev}
+    assert 10 <= len(dev) < 20
+    assert sorted([*train, *dev], key=str) == sorted(toy_examples(40, seed=1, articles=10), key=str)
+    assert test == toy_examples(20, seed=3, articles=4)
+
+
+def test_dev_may_name_its_own_sources(corpus: Path, encoder: EncoderParams) -> None:
+    prepare(corpus, encoder, dev=("primer:dev",))
+    train, dev, _ = splits(corpus)
+    assert train == toy_examples(40, seed=1, articles=10)
+    assert dev == toy_examples(12, seed=2, articles=2)
+
+
+def test_windows_lie_beside_their_questions(corpus: Path, encoder: EncoderParams) -> None:
+    prepare(corpus, encoder)
+    assert sorted(path.name for path in (corpus.parent / "prepared").iterdir()) == OUTPUTS
+    for name in ("train", "dev", "test"):
+        questions = load_split(corpus.parent / "prepared", name)
+        assert set(questions.windows.question_ids) == {each.id for each in questions.examples}
+        assert questions.windows.metadata["max_length"] == "64"
+        assert questions.windows.metadata["doc_stride"] == "16"
+
+
+def test_subsets_are_drawn_by_seed_after_the_split(corpus: Path, encoder: EncoderParams) -> None:
+    prepare(corpus, encoder)
+    everything = splits(corpus)
+    sizes = {"train_questions": 15, "dev_questions": 5, "test_questions": 8}
+    metrics = prepare(corpus, encoder, "few", **sizes)
+    few = splits(corpus, "few")
+    assert [len(part) for part in few] == [15, 5, 8]
+    assert [metrics[name]["questions"] for name in ("train", "dev", "test")] == [15, 5, 8]
+    assert all(set(part) <= set(whole) for part, whole in zip(few, everything, strict=True))
+    assert few[0] != everything[0][:15]
+    prepare(corpus, encoder, "other", **sizes, seed=14)
+    assert splits(corpus, "other") != few
+
+
+def test_same_inputs_give_the_same_bytes(corpus: Path, encoder: EncoderParams) -> None:
+    prepare(corpus, encoder, "one")
+    prepare(corpus, encoder, "two")
+    for name in OUTPUTS:
+        assert (corpus.parent / "one" / name).read_bytes() == (corpus.parent / "two" / name).read_bytes(), name
+    assert (corpus.parent / "one-data.json").read_bytes() == (corpus.parent / "two-data.json").read_bytes()
+
+
+def test_metrics_have_counts_lengths_and_both_figures(corpus: Path, encoder: EncoderParams) -> None:
+    metrics = prepare(corpus, encoder)
+    assert sorted(metrics) == ["dev", "dropped", "test", "train"]
+    assert set(metrics["dropped"]) == {*FAULTS, "context_on_two_sides"}
+    assert set(metrics["dropped"].values()) == {0}
+    assert metrics["test"]["articles"] == 4
+    assert metrics["test"]["paragraphs"] == 10
+    assert metrics["test"]["questions"] == 20
+    assert metrics["test"]["labels_decoded_percent"] == metrics["test"]["oracle_f1"] == 100
+    assert metrics["test"]["length_p50"] <= metrics["test"]["length_p95"] <= metrics["test"]["length_max"] <= 64
+
+
+def test_no_paragraph_is_on_two_sides(corpus: Path, encoder: EncoderParams) -> None:
+    train, dev, test = (toy_examples(count, seed, articles=4) for count, seed in ((40, 1), (12, 2), (20, 3)))
+    moved = [replace(each, id=f"again {each.id}", title="elsewhere") for each in (*test[:2], *dev[:4])]
+    write_squad(corpus / "train.json", [*train, *moved])
+    write_squad(corpus / "dev.json", [*dev, *(replace(each, id=f"too {each.id}") for each in test[4:6])])
+    metrics = prepare(corpus, encoder, dev=("primer:dev",))
+    assert metrics["dropped"]["context_on_two_sides"] == 8
+    assert splits(corpus) == (train, dev, test)
+
+
+def test_same_source_on_two_sides_is_refused(corpus: Path, encoder: EncoderParams) -> None:
+    with pytest.raises(InputError, match="hold the same paragraphs"):
+        prepare(corpus, encoder, test=("primer:train",))
+
+
+def test_data_below_99_percent_is_not_written(corpus: Path, encoder: EncoderParams) -> None:
+    bad = Example("long", "A", "king " * 100, "who?", (Answer("king " * 80, 0),))
+    write_squad(corpus / "train.json", [*toy_examples(40, seed=1, articles=10), bad])
+    with pytest.raises(InputError, match=r"^data: train: oracle_f1 is 9\d\.\d+, wanted 99"):
+        prepare(corpus, encoder, dev=("primer:dev",))
+    assert not (corpus.parent / "prepared").exists()
+    assert not (corpus.parent / "prepared-data.json").exists()
+
+
+def test_missing_split_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path}/dev.json: no such file")):
+        load_split(tmp_path, "dev")
+    write_squad(tmp_path / "dev.json", toy_examples(2, seed=1))
+    with pytest.raises(InputError, match=r"dev\.safetensors: no such file; run the prepare stage"):
+        load_split(tmp_path, "dev")
+
+
+def unsound(corpus: Path) -> dict[str, int]:
+    """Spoil the training questions in every way; return how many records each kind of fault has."""
+    content = json.loads((corpus / "train.json").read_text())
+
+    def question(key: str, text: Any, answers: Any) -> dict[str, Any]:
+        return {"id": key, "question": text, "answers": answers}
+
+    good = [{"text": "king", "answer_start": 4}]
+    asked = [
+        question("same", "Who?", good),
+        question("same", "Who?", good),
+        question("moved 1", "Who?", [{"text": "king", "answer_start": 5}]),
+        question("moved 2", "Who?", [{"text": "king", "answer_start": -5}]),
+        question("moved 3", "Who?", [*good, {"text": "queen", "answer_start": 0}]),
+        question("blank answer", "Who?", [{"text": " ", "answer_start": 3}]),
+        question("blank question", " ", good),
+        question("bytes #", "Who?", good),
+        question("typed", "Who?", [{"text": "king", "answer_start": "4"}]),
+        question("number", 7, good)
+        question("no answer", "Who?", []),
+    ]
+    paragraphs = [{"context": "the king", "qas": asked}, {"context": "\n", "qas": [question("blank", "Who?", good)]}]
+    content["data"].append({"title": "Spoilt", "paragraphs": paragraphs})
+    (corpus / "train.json").write_bytes(json.dumps(content).encode().replace(b"#", b"\xe9"))
+    return {**dict.fromkeys(FAULTS, 1), "answer_not_at_offset": 3, "malformed": 2}
+
+
+def test_skip_counts_every_kind_of_fault(
+    corpus: Path, encoder: EncoderParams, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = unsound(corpus)
+    metrics = prepare(corpus, encoder, on_bad_record="skip")
+    assert metrics["dropped"] == {**counts, "context_on_two_sides": 0}
+    assert metrics["train"]["questions"] + metrics["dev"]["questions"] == 41
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(FAULTS)
+    assert all(line.startswith("skipped: ") for line in lines)
+
+
+def write_params(folder: Path, text: str = "", **data: Any) -> None:
+    """The shipped parameters in `folder`, with other `data`, or with `text` in their place."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["data"] |= data
+    (folder / "params.yaml").write_text(text or yaml.safe_dump(params))
+
+
+def launch(folder: Path, *before: Path) -> subprocess.CompletedProcess[str]:
+    """Run the stage in `folder` as DVC does; Python looks into the folders `before` first."""
+    arguments = ["--corpus", "corpus", "--out", "prepared", "--metrics", "data.json"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*before, ROOT)))}
+    command = [sys.executable, "-m", "stages.prepare", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_error_tells_each_kind_of_fault_in_a_line(corpus: Path) -> None:
+    counts = unsound(corpus)
+    folder = corpus.parent
+    write_params(folder, train=["primer:train"], dev=[], test=["primer:test"])
+    done = launch(folder)
+    *lines, advice = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert advice.startswith("error: data.on_bad_record is error; set it to skip")
+    first = {
+        "answer_not_at_offset": "moved 1",
+        "duplicate_id": "same",
+        "empty_answer": "blank answer",
+        "empty_context": "blank",
+        "empty_question": "blank question",
+        "invalid_utf8": "bytes \\udce9",
+        "malformed": "typed",
+        "no_answer": "no answer",
+    }
+    for line, kind in zip(lines, FAULTS, strict=True):
+        paragraph = 1 if kind == "empty_context" else 0
+        place = f"corpus/train.json: article 'Spoilt', paragraph {paragraph}, id '{first[kind]}'"
+        assert line.startswith(f"error: {place}: {kind}: ")
+        assert f"; {counts[kind]} such record(s)" in line
+    assert sorted(path.name for path in folder.iterdir()) == ["corpus", "params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"seed": "abc"}, "params.yaml: data.seed: 'abc' is a str, wanted int"),
+        ({"dev_fraction": 1.0}, "params.yaml: data.dev_fraction is 1.0, wanted above 0 and below 1"),
+        ({"train_question": 5}, "params.yaml: data.train_question: unknown key (value 5); known: "),
+        ({"on_bad_record": "repair"}, "params.yaml: data.on_bad_record is 'repair', wanted error or skip"),
+        ({"test_questions": -1}, "params.yaml: data.test_questions is -1, wanted 0 (all) or more"),
+        ({"train": []}, "params.yaml: data.train is (), wanted at least one source"),
+        ({"test": "primer:test"}, "params.yaml: data.test: 'primer:test' is a str, wanted list"),
+    ],
+)
+def test_bad_parameter_ends_in_one_line_before_torch(data: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_params(tmp_path, **data)
+    refused_at_once(tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("doc_stride: 64", "doc_stride: 128", "params.yaml: windows.doc_stride is 128, wanted 0 to half of max_length"),
+        ("max_length: 256", "max_length: 600", "params.yaml: windows.max_length is 600, wanted 16 to 512"),
+        ("max_length: 256", "max_lenght: 256", "params.yaml: windows.max_lenght: unknown key (value 256)"),
+        ("\nencoder:", "\nencode:", "params.yaml: section 'encoder' is missing"),
+    ],
+)
+def test_bad_line_of_params_ends_in_one_line_before_torch(old: str, new: str, message: str, tmp_path: Path) -> None:
+    shipped = (ROOT / "params.yaml").read_text()
+    assert old in shipped
+    write_params(tmp_path, shipped.replace(old, new))
+    refused_at_once(tmp_path, message)
+
+
+def refused_at_once(folder: Path, message: str) -> None:
+    """Check that the stage ends in this one line, imports nothing heavy and leaves nothing behind."""
+    traps = folder / "traps"
+    traps.mkdir()
+    for name in ("torch", "transformers", "datasets"):
+        (traps / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')")
+    done = launch(folder, traps)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert line.startswith(f"error: {message}")
+    assert sorted(path.name for path in folder.iterdir()) == ["params.yaml", "traps"]
+
+
+def test_trap_for_torch_works(corpus: Path) -> None:
+    write_params(corpus.parent, train=["primer:train"], test=["primer:test"])
+    (corpus / "torch.py").write_text("raise SystemExit('torch was imported')")
+    assert "torch was imported" in launch(corpus.parent, corpus).stderr

@@ -1,0 +1,135 @@
+"""Device, precision, threads and seeds are chosen once, and said."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch.utils import deterministic as memory
+
+from stages.core.errors import InputError
+from stages.core.runtime import Runtime, RuntimeParams, autocast, describe_machine, seed_everything, start
+
+CPU = torch.device("cpu")
+HAS_CUDA = torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what `start` does to the whole process."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"))
+    deterministic, fills = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    state, threads = random.getstate(), torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(state)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    memory.fill_uninitialized_memory = fills
+
+
+def begin(device: str = "cpu", precision: str = "fp32", threads: int = 1, seed: int = 13) -> Runtime:
+    params = RuntimeParams(device, precision, threads)
+    params.check()
+    return start(params, seed)
+
+
+def draws() -> list[float]:
+    return [random.random(), *torch.rand(3).tolist(), *torch.randperm(100)[:3].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (RuntimeParams("gpu", "fp32", 0), "device is 'gpu', wanted auto, cpu or cuda"),
+        (RuntimeParams("cpu", "fp16", 0), "precision is 'fp16', wanted auto, fp32 or bf16"),
+        (RuntimeParams("cpu", "fp32", -1), "threads is -1, wanted 0 or more"),
+    ],
+)
+def test_value_out_of_range_is_refused(params: RuntimeParams, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        params.check()
+    assert str(caught.value) == message
+
+
+def test_auto_takes_the_cuda_device_where_there_is_one() -> None:
+    assert begin("auto").device == torch.device("cuda" if HAS_CUDA else "cpu")
+
+
+def test_cpu_is_taken_even_beside_a_cuda_device() -> None:
+    assert begin("cpu") == Runtime(CPU, "fp32")
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this machine has a CUDA device")
+def test_absent_cuda_is_refused_in_one_line() -> None:
+    with pytest.raises(InputError) as caught:
+        begin("cuda")
+    assert str(caught.value) == "params.yaml: runtime.device is 'cuda', wanted a machine with a CUDA device, or auto"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precision_is_what_was_asked_for(precision: str) -> None:
+    assert begin(precision=precision).precision == precision
+
+
+def test_auto_precision_is_decided() -> None:
+    assert begin("auto", "auto").precision in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize(("asked", "used"), [(2, 2), (0, len(os.sched_getaffinity(0)))])
+def test_threads_are_the_number_asked_for_or_one_per_core(asked: int, used: int) -> None:
+    begin(threads=asked)
+    assert torch.get_num_threads() == used
+
+
+def test_seed_decides_every_draw() -> None:
+    begin(seed=13)
+    first = draws()
+    begin(seed=13)
+    assert draws() == first
+    begin(seed=14)
+    assert not set(draws()[:4]) & set(first[:4])
+
+
+def test_kernels_are_deterministic() -> None:
+    torch.use_deterministic_algorithms(False)
+    seed_everything(13)
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_workspace_of_cublas_is_fixed_unless_the_user_fixed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    seed_everything(13)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    seed_everything(13)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_multiplies_in_the_precision_named(precision: str, dtype: torch.dtype) -> None:
+    with autocast(CPU, precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+    assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_machine_is_described_in_words() -> None:
+    described = describe_machine(CPU)
+    assert described["torch"] == torch.__version__
+    assert described["transformers"] == transformers.__version__
+    assert described["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert described["cores"] == str(len(os.sched_getaffinity(0)))
+    assert described["device"]
+
+
+def test_settings_are_known_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    program = "from stages.core.runtime import RuntimeParams; RuntimeParams('cpu', 'fp32', 0).check()"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,109 @@
+"""Ranges of training settings, each fault told with the key and the value."""
+
+from typing import Any
+
+import pytest
+
+from stages.core.errors import InputError
+from stages.core.training.settings import DistilParams, FitParams, StudentParams
+from stages.tune import TuneParams
+
+FIT: dict[str, Any] = {
+    "seed": 1,
+    "epochs": 2,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "warmup_ratio": 0.1,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "dropout": 0.1,
+    "log_steps": 2,
+    "checkpoint_steps": 2,
+}
+DISTIL: dict[str, Any] = {
+    **FIT,
+    "temperature": 2.0,
+    "alpha": 0.9,
+    "hidden_weight": 1.0,
+    "student_layers": (1, 2),
+    "teacher_layers": (2, 4),
+}
+FAULTS: list[tuple[str, Any]] = [
+    ("epochs", 0),
+    ("batch_size", 0),
+    ("log_steps", 0),
+    ("checkpoint_steps", 0),
+    ("learning_rate", 0.0),
+    ("max_grad_norm", -1.0),
+    ("dropout", 1.0),
+    ("dropout", -0.1),
+    ("warmup_ratio", 1.0),
+    ("warmup_ratio", -0.1),
+    ("weight_decay", -0.01),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), FAULTS)
+def test_settings_out_of_range_are_refused(key: str, value: Any) -> None:
+    for params in (FitParams(**{**FIT, key: value}), DistilParams(**{**DISTIL, key: value})):
+        with pytest.raises(InputError, match=f"^{key} is {value!r}, wanted"):
+            params.check()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("temperature", 0.0),
+        ("alpha", -0.1),
+        ("alpha", 1.1),
+        ("hidden_weight", -1.0),
+        ("teacher_layers", (1,)),
+        ("teacher_layers", ()),
+    ],
+)
+def test_distillation_settings_out_of_range_are_refused(key: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"^{key} is "):
+        DistilParams(**{**DISTIL, key: value}).check()
+
+
+def test_no_pair_of_layers_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one"):
+        DistilParams(**{**DISTIL, "student_layers": (), "teacher_layers": ()}).check()
+
+
+def test_the_ends_of_the_ranges_are_allowed() -> None:
+    ends = {"dropout": 0.0, "warmup_ratio": 0.0, "weight_decay": 0.0, "epochs": 1, "alpha": 0.0, "hidden_weight": 0.0}
+    DistilParams(**{**DISTIL, **ends}).check()
+    DistilParams(**{**DISTIL, "alpha": 1.0}).check()
+
+
+@pytest.mark.parametrize("layers", [(), (3, 1), (1, 1), (-1, 2)])
+def test_student_layers_that_do_not_rise_are_refused(layers: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"layers is .* wanted rising layer numbers"):
+        StudentParams(layers).check()
+    StudentParams((0, 2)).check()
+
+
+def test_a_point_of_the_search_changes_its_knobs_only() -> None:
+    params = DistilParams(**DISTIL)
+    moved = params.at({"temperature": 4.0, "learning_rate": 3e-4})
+    assert vars(moved) == {**DISTIL, "temperature": 4.0, "learning_rate": 3e-4}
+    assert params.temperature == 2.0
+
+
+@pytest.mark.parametrize(
+    ("key", "bounds"),
+    [
+        ("temperature", (0.0, 8.0)),
+        ("temperature", (2.0,)),
+        ("learning_rate", (0.0, 1e-3)),
+        ("learning_rate", (1e-3, 1e-3)),
+        ("alpha", (0.5, 1.5)),
+        ("alpha", (0.9, 0.5)),
+    ],
+)
+def test_bounds_that_cannot_be_searched_are_refused(key: str, bounds: tuple[float, ...]) -> None:
+    space: dict[str, Any] = {"temperature": (1.0, 8.0), "alpha": (0.0, 1.0), "learning_rate": (1e-4, 1e-3)}
+    TuneParams(seed=1, trials=1, trial_epochs=1, trial_windows=1, **space).check()
+    with pytest.raises(InputError, match=f"^{key} is "):
+        TuneParams(seed=1, trials=1, trial_epochs=1, trial_windows=1, **{**space, key: bounds}).check()

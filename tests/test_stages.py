@@ -1,0 +1,321 @@
+"""Every stage at toy size, one after the other: which files each writes, and what it refuses."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stages import evaluate
+from stages.core.data.examples import read_squad
+from stages.core.data.prepared import load_split
+from stages.core.errors import InputError
+from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
+from stages.core.models.source import EncoderParams, file_sha256
+from stages.core.report.variants import VARIANTS
+from stages.core.training.trials import TrialRun
+from tests.toy_models import FAMILY_NAMES, toy_tokenizer
+from tests.toy_pipeline import DECODE, DISTIL, RUNTIME, WINDOWS, Pipeline
+
+QUALITY_KEYS = {
+    "exact_match",
+    "exact_match_low",
+    "exact_match_high",
+    "f1",
+    "f1_low",
+    "f1_high",
+    "parameters",
+    "macs",
+    "size_mb",
+    "questions",
+}
+
+
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+def model_files(name: str) -> set[str]:
+    return {f"models/{name}/{file}" for file in MODEL_FILES}
+
+
+WRITTEN = {
+    "prepare": {f"data/{split}.{kind}" for split in ("train", "dev", "test") for kind in ("json", "safetensors")}
+    | {"metrics/data.json"},
+    "teacher": model_files("teacher") | {"metrics/teacher.json", "loss/teacher.csv"},
+    "cache_teacher": {"cache/train.safetensors", "cache/dev.safetensors", "metrics/cache_teacher.json"},
+    "baseline": model_files("baseline")
+    | model_files("hard_label")
+    | {"metrics/baseline.json", "loss/baseline.csv", "loss/hard_label.csv"},
+    "distil": model_files("distilled") | {"metrics/distil.json", "loss/distilled.csv"},
+    "tune": model_files("tuned")
+    | {"metrics/tune.json", "loss/tuned.csv", "metrics/best_params.yaml", "plots/tune_trials.csv"},
+    "prune": model_files("pruned") | {"metrics/prune.json"},
+    "finetune": model_files("finetuned") | {"metrics/finetune.json", "loss/finetuned.csv"},
+    **{f"evaluate@{name}": {f"metrics/quality/{name}.json", f"predictions/{name}.json"} for name in VARIANTS},
+    "benchmark": {"metrics/latency.json"},
+    "report": {
+        "metrics/report.md",
+        "plots/differences.csv",
+        "plots/em_f1.png",
+        "plots/loss_curves.png",
+        "plots/quality.csv",
+        "plots/quality_vs_size.png",
+        "plots/samples.csv",
+    },
+}
+
+
+Run = tuple[Pipeline, dict[str, dict[str, bytes]]]
+
+
+def run_all(pipeline: Pipeline) -> dict[str, dict[str, bytes]]:
+    """Run every stage; return the files that each has written or changed, by stage."""
+    written: dict[str, dict[str, bytes]] = {}
+    before = pipeline.files()
+    for name, step in pipeline.steps().items():
+        step()
+        after = pipeline.files()
+        assert set(before) <= set(after), f"{name} has removed files"
+        written[name] = {path: content for path, content in after.items() if before.get(path) != content}
+        before = after
+    return written
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    pipeline = Pipeline(tmp_path_factory.mktemp("first"))
+    return pipeline, run_all(pipeline)
+
+
+@pytest.mark.parametrize("stage", WRITTEN)
+def test_stage_writes_exactly_its_files(run: Run, stage: str) -> None:
+    assert set(run[1][stage]) == WRITTEN[stage]
+
+
+def test_all_stages_were_run(run: Run) -> None:
+    assert list(run[1]) == list(WRITTEN)
+
+
+def test_a_second_run_elsewhere_writes_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    again = run_all(Pipeline(tmp_path))
+    for stage, files in run[1].items():
+        if stage != "benchmark":
+            assert {path for path, content in files.items() if again[stage][path] != content} <= {"metrics/report.md"}
+
+
+def test_no_file_names_the_folder_it_was_made_in(run: Run) -> None:
+    place = str(run[0].root).encode()
+    assert [path for files in run[1].values() for path, content in files.items() if place in content] == []
+
+
+def test_metrics_are_flat_finite_numbers_in_sorted_order(run: Run) -> None:
+    for path in run[0].root.glob("metrics/**/*.json"):
+        text = path.read_text(encoding="utf-8")
+        assert "NaN" not in text
+        assert "Infinity" not in text
+        assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+
+
+def test_quality_has_the_keys_of_every_variant(run: Run) -> None:
+    for variant in VARIANTS:
+        quality = run[0].json(f"metrics/quality/{variant}.json")
+        assert set(quality) == QUALITY_KEYS
+        assert quality["questions"] == 8
+        ids = {example.id for example in read_squad(run[0].root / "data" / "test.json")}
+        assert set(run[0].json(f"predictions/{variant}.json")) == ids
+
+
+def test_models_have_the_shapes_their_stages_promise(run: Run) -> None:
+    size = {variant: run[0].json(f"metrics/quality/{variant}.json") for variant in VARIANTS}
+    for key in ("parameters", "macs", "size_mb"):
+        assert size["teacher"][key] > size["tuned"][key] > size["pruned"][key]
+        assert len({size[name][key] for name in ("hard_label", "baseline", "distilled", "tuned")}) == 1
+        assert size["pruned"][key] == size["finetuned"][key]
+    found = run[0].json("metrics/prune.json")
+    assert found["macs_kept"] <= 0.6
+    assert found["heads_kept"] < found["heads"] == 8
+    assert found["neurons_kept"] < found["neurons"] == 128
+
+
+def test_training_changes_every_model(run: Run) -> None:
+    weights = {name: run[0].files()[f"models/{name}/model.safetensors"] for name in VARIANTS}
+    default = {name: getattr(DISTIL, name) for name in vars(run[0].tuned)}
+    assert (weights["tuned"] == weights["distilled"]) == (vars(run[0].tuned) == default)
+    weights.pop("tuned")
+    assert len(set(weights.values())) == len(weights)
+
+
+def test_baseline_and_control_have_the_same_updates(run: Run) -> None:
+    curves = [pd.read_csv(run[0].root / "loss" / f"{name}.csv") for name in ("baseline", "hard_label")]
+    assert curves[0]["step"].tolist() == curves[1]["step"].tolist()
+    assert curves[0]["learning_rate"].tolist() == curves[1]["learning_rate"].tolist()
+    assert list(curves[0].columns) == ["step", "epoch", "learning_rate", "loss", "hard", "soft"]
+    assert list(curves[1].columns) == ["step", "epoch", "learning_rate", "loss"]
+
+
+def test_the_cache_is_as_good_as_the_teacher(run: Run) -> None:
+    for scores in run[0].json("metrics/cache_teacher.json").values():
+        assert scores["f1_cached"] == pytest.approx(scores["f1_live"], abs=0.5)
+    assert (
+        run[0].json("metrics/cache_teacher.json")["dev"]["f1_live"] == run[0].json("metrics/teacher.json")["dev"]["f1"]
+    )
+
+
+def test_the_search_starts_at_the_default_and_its_best_trial_is_the_tuned_setting(run: Run) -> None:
+    trials = pd.read_csv(run[0].root / "plots" / "tune_trials.csv")
+    assert trials.loc[0, ["temperature", "alpha", "learning_rate"]].tolist() == [2.0, 0.9, 5e-3]
+    assert len(trials) == 4
+    complete = trials[trials["state"] == "complete"]
+    best = complete.loc[complete["f1"].idxmax()]
+    assert vars(run[0].tuned) == best[["temperature", "alpha", "learning_rate"]].to_dict()
+    assert run[0].json("metrics/tune.json")["search"]["best_trial_f1"] == best["f1"]
+    assert (run[0].root / "metrics" / "best_params.yaml").read_text().startswith("tuned:\n  temperature: ")
+
+
+@pytest.fixture
+def copied(run: Run, tmp_path: Path) -> Pipeline:
+    """A finished pipeline that a test may spoil."""
+    pipeline = Pipeline(tmp_path)
+    shutil.copytree(run[0].root, tmp_path, dirs_exist_ok=True)
+    return pipeline
+
+
+def refusal(step: Callable[[], None]) -> str:
+    with pytest.raises(InputError) as error:
+        step()
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+CONSUMERS = ("baseline", "distil", "tune", "prune", "finetune")
+
+
+@pytest.mark.parametrize("stage", CONSUMERS)
+def test_a_cache_of_another_teacher_is_refused(copied: Pipeline, stage: str) -> None:
+    model = load_checkpoint(copied.root / "models" / "teacher")
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    save_checkpoint(model, toy_tokenizer(copied.root / "tokenizer", "bert"), copied.root / "models" / "teacher")
+    message = refusal(copied.steps()[stage])
+    assert f"{copied.root / 'cache' / 'train.safetensors'}: made with teacher " in message
+    assert message.endswith("run cache_teacher again")
+
+
+def test_a_cache_of_other_windows_is_refused(copied: Pipeline) -> None:
+    copied.prepare(train_questions=20)
+    assert "made with windows" in refusal(copied.baseline)
+
+
+def test_a_missing_cache_is_refused(copied: Pipeline) -> None:
+    shutil.rmtree(copied.root / "cache")
+    assert "no such cache; run the cache_teacher stage" in refusal(copied.distil)
+
+
+def test_a_cache_that_scores_otherwise_than_the_teacher_is_refused(
+    copied: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that turned every answer round would teach nonsense; it must not get past its own stage."""
+    from stages.core.data import logits
+
+    read = logits.load_logits
+    monkeypatch.setattr(logits, "load_logits", lambda *given: tuple(-each for each in read(*given)))
+    assert "the cache is not usable" in refusal(copied.cache_teacher)
+
+
+def test_without_dev_source_whole_articles_are_held_out(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path)
+    pipeline.prepare(dev=())
+    train, dev = (load_split(tmp_path / "data", name) for name in ("train", "dev"))
+    assert len(train.examples) + len(dev.examples) == 24
+    assert not {each.title for each in train.examples} & {each.title for each in dev.examples}
+
+
+def test_a_ready_qa_checkpoint_is_verified_and_scored_but_not_trained(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path, ready=True)
+    pipeline.encoder = EncoderParams(pipeline.encoder.model, file_sha256(tmp_path / "encoder" / "model.safetensors"))
+    pipeline.prepare()
+    pipeline.teacher()
+    encoder, made = (load_file(tmp_path / name / "model.safetensors") for name in ("encoder", "models/teacher"))
+    assert all(torch.equal(made[name], weight) for name, weight in encoder.items())
+    assert pipeline.json("metrics/teacher.json")["trained"] == 0
+    assert 0 <= pipeline.json("metrics/teacher.json")["dev"]["f1"] <= 100
+    assert (tmp_path / "loss" / "teacher.csv").read_text() == "\n"
+    pipeline.encoder = EncoderParams(pipeline.encoder.model, "0" * 64)
+    assert "correct the spec or the sha256" in refusal(pipeline.teacher)
+
+
+class Killed(BaseException):
+    """Stands in for a kill: nothing catches it."""
+
+
+def test_an_interrupted_stage_goes_on_and_writes_the_same_bytes(
+    run: Run, copied: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search is stopped in its third trial, then at the last step, after all training."""
+    judge, judged = TrialRun.__call__, []
+
+    def stop_at_the_third(self: TrialRun, trial: Any, point: Any) -> float:
+        judged.append(point)
+        if len(judged) == 3:
+            raise Killed
+        return judge(self, trial, point)
+
+    for path in WRITTEN["tune"]:
+        (copied.root / path).unlink()
+    monkeypatch.setattr(TrialRun, "__call__", stop_at_the_third)
+    with pytest.raises(Killed):
+        copied.tune()
+    assert any((copied.root / "scratch" / "tune").iterdir())
+    copied.tune()
+    assert len(judged) == 5, "the two finished trials were not taken over"
+    files = copied.files()
+    assert {path: files[path] for path in WRITTEN["tune"]} == run[1]["tune"]
+    assert not any((copied.root / "scratch" / "tune").iterdir())
+
+
+def test_a_stopped_teacher_does_not_go_on_from_another_encoder(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path)
+    pipeline.prepare()
+    teacher_stage = (tmp_path / "models" / "teacher", tmp_path / "scratch" / "teacher")
+    (tmp_path / "models").write_text("in the way")  # so that the stage fails after its training
+    with pytest.raises(OSError):
+        pipeline.teacher()
+    (kept,) = teacher_stage[1].iterdir()
+    weights = load_file(tmp_path / "encoder" / "model.safetensors")
+    save_file({name: weight * 2 for name, weight in weights.items()}, tmp_path / "encoder" / "model.safetensors")
+    (tmp_path / "models").unlink()
+    pipeline.teacher()
+    assert kept.is_dir(), "took over the checkpoint of another encoder"
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILY_NAMES if family != "bert"])
+def test_every_family_is_teacher_and_student(tmp_path: Path, family: str) -> None:
+    pipeline = Pipeline(tmp_path, family)
+    steps = pipeline.steps()
+    for name in ("prepare", "teacher", "cache_teacher", "baseline", "distil", "evaluate@teacher", "evaluate@baseline"):
+        steps[name]()
+    assert pipeline.json("metrics/teacher.json")["trained"] == 1
+    sizes = [pipeline.json(f"metrics/quality/{name}.json")["parameters"] for name in ("teacher", "baseline")]
+    assert sizes[0] > sizes[1]
+    assert load_checkpoint(tmp_path / "models" / "baseline").config.model_type == family
+
+
+def test_evaluate_scores_any_model_on_any_file_and_prints(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    before = run[0].files()
+    evaluate.run(
+        evaluate.EvaluateParams(seed=1, batch_size=4, resamples=100),
+        RUNTIME,
+        WINDOWS,
+        DECODE,
+        model=run[0].root / "models" / "finetuned",
+        questions=run[0].root / "data" / "test.json",
+        predictions=None,
+        metrics=None,
+    )
+    assert json.loads(capsys.readouterr().out) == run[0].json("metrics/quality/finetuned.json")
+    assert run[0].files() == before

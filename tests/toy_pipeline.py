@@ -1,0 +1,212 @@
+"""The stages with toy settings on toy questions, all files below one folder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from stages import baseline, benchmark, cache_teacher, distil, evaluate, finetune, prepare, prune, report, teacher, tune
+from stages.core.data.examples import write_squad
+from stages.core.data.settings import WindowsParams
+from stages.core.models.checkpoint import save_checkpoint
+from stages.core.models.source import EncoderParams
+from stages.core.params import load_params
+from stages.core.qa.decoding import DecodeParams
+from stages.core.report.variants import VARIANTS
+from stages.core.runtime import RuntimeParams
+from stages.core.training.settings import DistilParams, StudentParams, TunedParams
+from tests.toy_models import toy_qa_model, toy_tokenizer
+from tests.toy_questions import toy_examples
+from tests.toy_training import fit_params
+
+RUNTIME = RuntimeParams(device="cpu", precision="fp32", threads=1)
+WINDOWS = WindowsParams(max_length=64, doc_stride=8)
+DECODE = DecodeParams(n_best=5, max_answer_length=4)
+FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3))
+KNOBS = {"temperature": 2.0, "alpha": 0.9}
+DISTIL = DistilParams(**FIT, **KNOBS, hidden_weight=1.0, student_layers=(1, 2), teacher_layers=(1, 3))
+STUDENT = StudentParams(layers=(0, 2))
+
+
+class Pipeline:
+    """The stages with toy settings, all files below one folder, laid out as dvc.yaml has them."""
+
+    def __init__(self, root: Path, family: str = "bert", *, ready: bool = False) -> None:
+        self.root, self.family = root, family
+        self.encoder = EncoderParams(str(root / "encoder"), "")
+        model, tokenizer = toy_qa_model(family, 1), toy_tokenizer(root / "tokenizer", family)
+        save_checkpoint(model, tokenizer, root / "encoder")
+        if not ready:
+            weights = root / "encoder" / "model.safetensors"
+            bare = {name: weight for name, weight in load_file(weights).items() if "qa_outputs" not in name}
+            save_file(bare, weights, metadata={"format": "pt"})
+        for name, (count, seed) in {"train": (24, 1), "dev": (8, 2), "test": (8, 3)}.items():
+            write_squad(root / "corpus" / f"{name}.json", toy_examples(count, seed, articles=3))
+
+    def prepare(self, **changes: Any) -> None:
+        sources = {name: (f"primer:{name}",) for name in ("train", "dev", "test")}
+        counts = {"train_questions": 0, "dev_questions": 0, "test_questions": 0}
+        params = {"seed": 1, **sources, **counts, "dev_fraction": 0.3, "on_bad_record": "error", **changes}
+        prepare.run(
+            prepare.DataParams(**params),
+            WINDOWS,
+            self.encoder,
+            corpus=self.root / "corpus",
+            out=self.root / "data",
+            metrics=self.root / "metrics" / "data.json",
+        )
+
+    def teacher(self, **changes: Any) -> None:
+        teacher.run(
+            teacher.TeacherParams(**{**FIT, **changes}),
+            RUNTIME,
+            self.encoder,
+            DECODE,
+            data=self.root / "data",
+            out=self.root / "models" / "teacher",
+            metrics=self.root / "metrics" / "teacher.json",
+            history=self.root / "loss" / "teacher.csv",
+            scratch=self.root / "scratch" / "teacher",
+        )
+
+    def cache_teacher(self) -> None:
+        cache_teacher.run(
+            cache_teacher.CacheTeacherParams(seed=1, batch_size=4, f1_tolerance=0.5),
+            RUNTIME,
+            DECODE,
+            data=self.root / "data",
+            teacher=self.root / "models" / "teacher",
+            out=self.root / "cache",
+            metrics=self.root / "metrics" / "cache_teacher.json",
+        )
+
+    @property
+    def lessons(self) -> dict[str, Path]:
+        return {
+            "data": self.root / "data",
+            "teacher": self.root / "models" / "teacher",
+            "cache": self.root / "cache",
+        }
+
+    def outputs(self, stage: str, model: str, *, trained: bool = True) -> dict[str, Path]:
+        found = {"out": self.root / "models" / model, "metrics": self.root / "metrics" / f"{stage}.json"}
+        if trained:
+            found |= {"history": self.root / "loss" / f"{model}.csv", "scratch": self.root / "scratch" / stage}
+        return found
+
+    def baseline(self) -> None:
+        baseline.run(
+            baseline.BaselineParams(**FIT, **KNOBS),
+            RUNTIME,
+            STUDENT,
+            DECODE,
+            **self.lessons,
+            **self.outputs("baseline", "baseline"),
+            control=self.root / "models" / "hard_label",
+            control_history=self.root / "loss" / "hard_label.csv",
+        )
+
+    def distil(self) -> None:
+        distil.run(DISTIL, RUNTIME, STUDENT, DECODE, **self.lessons, **self.outputs("distil", "distilled"))
+
+    def tune(self) -> None:
+        params = tune.TuneParams(
+            seed=1,
+            trials=4,
+            trial_epochs=2,
+            trial_windows=16,
+            temperature=(1.0, 8.0),
+            alpha=(0.5, 1.0),
+            learning_rate=(1e-3, 1e-2),
+        )
+        tune.run(
+            params,
+            DISTIL,
+            RUNTIME,
+            STUDENT,
+            DECODE,
+            **self.lessons,
+            **self.outputs("tune", "tuned"),
+            best=self.root / "metrics" / "best_params.yaml",
+            trials=self.root / "plots" / "tune_trials.csv",
+        )
+
+    @property
+    def tuned(self) -> TunedParams:
+        return load_params("tuned", TunedParams, self.root / "metrics" / "best_params.yaml")
+
+    def prune(self) -> None:
+        prune.run(
+            prune.PruneParams(seed=1, macs_kept=0.6, fisher_windows=16, batch_size=4, minimum_neurons=8),
+            self.tuned,
+            RUNTIME,
+            DECODE,
+            **self.lessons,
+            **self.outputs("prune", "pruned", trained=False),
+            student=self.root / "models" / "tuned",
+        )
+
+    def finetune(self) -> None:
+        finetune.run(
+            finetune.FinetuneParams(**FIT),
+            self.tuned,
+            RUNTIME,
+            DECODE,
+            **self.lessons,
+            **self.outputs("finetune", "finetuned"),
+            student=self.root / "models" / "pruned",
+        )
+
+    def evaluate(self, variant: str) -> None:
+        evaluate.run(
+            evaluate.EvaluateParams(seed=1, batch_size=4, resamples=100),
+            RUNTIME,
+            WINDOWS,
+            DECODE,
+            model=self.root / "models" / variant,
+            questions=self.root / "data" / "test.json",
+            predictions=self.root / "predictions" / f"{variant}.json",
+            metrics=self.root / "metrics" / "quality" / f"{variant}.json",
+        )
+
+    def benchmark(self) -> None:
+        benchmark.run(
+            benchmark.BenchmarkParams(seed=1, questions=3, warmup=1, batch_size=4, repeats=1),
+            RUNTIME,
+            WINDOWS,
+            models=self.root / "models",
+            questions=self.root / "data" / "test.json",
+            out=self.root / "metrics" / "latency.json",
+        )
+
+    def report(self) -> None:
+        inputs = report.ReportInputs(
+            questions=self.root / "data" / "test.json",
+            quality=self.root / "metrics" / "quality",
+            predictions=self.root / "predictions",
+            latency=self.root / "metrics" / "latency.json",
+            histories=self.root / "loss",
+            data=self.root / "metrics" / "data.json",
+        )
+        params = report.ReportParams(seed=1, resamples=100, samples=3)
+        report.run(params, inputs, out=self.root / "metrics" / "report.md", plots=self.root / "plots")
+
+    def steps(self) -> dict[str, Callable[[], None]]:
+        training = (self.teacher, self.cache_teacher, self.baseline, self.distil, self.tune, self.prune, self.finetune)
+        return {
+            "prepare": self.prepare,
+            **{step.__name__: step for step in training},
+            **{f"evaluate@{variant}": lambda variant=variant: self.evaluate(variant) for variant in VARIANTS},  # type: ignore[misc]
+            "benchmark": self.benchmark,
+            "report": self.report,
+        }
+
+    def files(self) -> dict[str, bytes]:
+        return {
+            path.relative_to(self.root).as_posix(): path.read_bytes() for path in self.root.rglob("*") if path.is_file()
+        }
+
+    def json(self, path: str) -> Any:
+        return json.loads((self.root / path).read_text(encoding="utf-8"))
