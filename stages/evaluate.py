@@ -24,10 +24,12 @@ class EvaluateParams:
     seed: int  # of the bootstrap
     batch_size: int  # windows a forward pass
     resamples: int  # of the bootstrap
+    precision: str  # of the forward pass: fp32 or bf16
 
     def check(self) -> None:
         """Vouch for ranges."""
         require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        require(self.precision in ("fp32", "bf16"), "precision", self.precision, "fp32 or bf16")
         require(self.resamples >= 100, "resamples", self.resamples, "100 or more")
 
 
@@ -49,14 +51,19 @@ def run(
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint
     from stages.core.models.encoder import load_tokenizer
+    from stages.core.models.families import move
     from stages.core.models.size import describe_size
-    from stages.core.qa.evaluation import answer_with, quality_with_intervals
+    from stages.core.qa.evaluation import answer, quality_with_intervals
+    from stages.core.qa.inference import predict_logits
 
     runtime = start(runtime_params, params.seed)
-    network, examples = load_checkpoint(model), read_squad(questions)
+    network, examples = move(load_checkpoint(model), runtime.device), read_squad(questions)
     cut = make_windows(examples, load_tokenizer(model), max_length=windows.max_length, doc_stride=windows.doc_stride)
     asked = Questions(examples, cut)
-    answers = answer_with(network, asked, decode, runtime.device, params.batch_size)
+    logits = predict_logits(
+        network, cut, batch_size=params.batch_size, device=runtime.device, precision=params.precision
+    )
+    answers = answer(asked, logits, decode)
     found = quality_with_intervals(asked, answers, resamples=params.resamples, seed=params.seed)
     found |= describe_size(network, model, length=round(float(cut.lengths.float().mean())))
     if predictions is not None:

@@ -50,6 +50,7 @@ def run(
     from stages.core.data.windows import make_windows, save_windows
     from stages.core.files import write_json
     from stages.core.models.encoder import load_tokenizer
+    from stages.core.models.positions import positions
 
     test, bad_test = read_sources(params.test, corpus, params.on_bad_record)
     train, bad_train = read_sources(params.train, corpus, params.on_bad_record)
@@ -67,7 +68,15 @@ def run(
         "dev": sample(dev, params.dev_questions, params.seed),
         "test": sample(test, params.test_questions, params.seed),
     }
-    tokenizer = load_tokenizer(resolve_model(encoder.model, encoder.sha256))
+    source = resolve_model(encoder.model, encoder.sha256)
+    room = positions(source)
+    require(
+        windows.max_length <= room,
+        "params.yaml: windows.max_length",
+        windows.max_length,
+        f"at most {room}, which is all the encoder has positions for",
+    )
+    tokenizer = load_tokenizer(source)
     counts: dict[str, object] = {"dropped": dropped}
     for name, examples in splits.items():
         cut = make_windows(examples, tokenizer, max_length=windows.max_length, doc_stride=windows.doc_stride)

@@ -176,7 +176,7 @@ def unsound(corpus: Path) -> dict[str, int]:
         question("blank question", " ", good),
         question("bytes #", "Who?", good),
         question("typed", "Who?", [{"text": "king", "answer_start": "4"}]),
-        question("number", 7, good)
+        question("number", 7, good),
         question("no answer", "Who?", []),
     ]
     paragraphs = [{"context": "the king", "qas": asked}, {"context": "\n", "qas": [question("blank", "Who?", good)]}]

@@ -308,7 +308,7 @@ def test_every_family_is_teacher_and_student(tmp_path: Path, family: str) -> Non
 def test_evaluate_scores_any_model_on_any_file_and_prints(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     before = run[0].files()
     evaluate.run(
-        evaluate.EvaluateParams(seed=1, batch_size=4, resamples=100),
+        evaluate.EvaluateParams(seed=1, batch_size=4, resamples=100, precision="fp32"),
         RUNTIME,
         WINDOWS,
         DECODE,

@@ -161,7 +161,7 @@ class Pipeline:
 
     def evaluate(self, variant: str) -> None:
         evaluate.run(
-            evaluate.EvaluateParams(seed=1, batch_size=4, resamples=100),
+            evaluate.EvaluateParams(seed=1, batch_size=4, resamples=100, precision="fp32"),
             RUNTIME,
             WINDOWS,
             DECODE,

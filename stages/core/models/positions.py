@@ -1,0 +1,14 @@
+"""How long a window an encoder can read."""
+
+from pathlib import Path
+
+from stages.core.models.encoder import read_config
+
+# These families count positions from behind the padding index.
+OFFSETS = {"roberta": 2, "mpnet": 2}
+
+
+def positions(folder: Path) -> int:
+    """Tokens a window may have at most for the encoder in `folder`. Raises InputError."""
+    fields = read_config(folder)
+    return int(fields["max_position_embeddings"]) - OFFSETS.get(fields["model_type"], 0)
