@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Example, ...]] = {
     "answer_not_at_offset": (
         Example("q", "t", "the king", "Who?", (Answer("king", 3),)),
         Example("q", "t", "the king", "Who?", (Answer("king", 400),)),
-        Example("q", "t", "the king", "Who?", (Answer("king", -4),)),
+        Example("q", "t", "the king", "Who?", (Answer("the", -8),)),
         Example("q", "t", "the king", "Who?", (Answer("king", 4), Answer("King", 4))),
     ),
     "duplicate_id": (Example("seen", "t", "the king", "Who?", (Answer("king", 4),)),),

@@ -19,7 +19,7 @@ from stages.core.errors import InputError
 from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.source import EncoderParams
 from stages.prepare import DataParams, run
-from tests.toy_models import toy_qa_model, toy_tokenizer
+from tests.toy_models import POSITIONS, toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_examples
 
 ROOT = Path(__file__).parents[1]
@@ -141,6 +141,15 @@ def test_same_source_on_two_sides_is_refused(corpus: Path, encoder: EncoderParam
         prepare(corpus, encoder, test=("primer:train",))
 
 
+def test_windows_longer_than_the_encoder_has_positions_are_refused(corpus: Path, encoder: EncoderParams) -> None:
+    out = corpus.parent / "prepared"
+    too_long = WindowsParams(POSITIONS + 1, 16)
+    with pytest.raises(InputError, match=rf"^params.yaml: windows.max_length is {POSITIONS + 1}, wanted at most 256"):
+        run(DATA, too_long, encoder, corpus=corpus, out=out, metrics=out / "data.json")
+    assert not out.exists()
+    run(DATA, WindowsParams(POSITIONS, 16), encoder, corpus=corpus, out=out, metrics=out / "data.json")
+
+
 def test_data_below_99_percent_is_not_written(corpus: Path, encoder: EncoderParams) -> None:
     bad = Example("long", "A", "king " * 100, "who?", (Answer("king " * 80, 0),))
     write_squad(corpus / "train.json", [*toy_examples(40, seed=1, articles=10), bad])
@@ -170,7 +179,7 @@ def unsound(corpus: Path) -> dict[str, int]:
         question("same", "Who?", good),
         question("same", "Who?", good),
         question("moved 1", "Who?", [{"text": "king", "answer_start": 5}]),
-        question("moved 2", "Who?", [{"text": "king", "answer_start": -5}]),
+        question("moved 2", "Who?", [{"text": "the", "answer_start": -8}]),
         question("moved 3", "Who?", [*good, {"text": "queen", "answer_start": 0}]),
         question("blank answer", "Who?", [{"text": " ", "answer_start": 3}]),
         question("blank question", " ", good),
