@@ -43,6 +43,7 @@ AWKWARD = {
     "other scripts": ("the 東京 river Москва", "東京 river Москва"),
     "capitals": ("The King BUILT a bridge", "King BUILT"),
     "punctuation": ("a bridge, built by the king.", "bridge, built"),
+    "between marks": ("built by the “king”, in town", "king"),
     "after characters the tokenizer drops": ("the\u200b \ufeffking built", "king"),
 }
 
