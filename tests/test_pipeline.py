@@ -69,10 +69,8 @@ def test_code_dependencies_are_the_import_closure(name: str) -> None:
 @stage
 def test_parameters_are_the_sections_the_script_loads(name: str) -> None:
     source = (ROOT / f"stages/{name}.py").read_text(encoding="utf-8")
-    loaded = set(re.findall(r'load_params\(\s*"(\w+)"', source))
-    listed = {
-        each if isinstance(each, str) else f"{next(iter(each.values()))[0]}" for each in STAGES[name].get("params", [])
-    }
+    loaded = set(re.findall(r'load_params\(\s*"(\w+)", \w+\)', source))
+    listed = set(STAGES[name]["params"])
     assert loaded == listed
 
 
@@ -89,11 +87,7 @@ def test_each_stage_says_what_it_does_and_depends_on_the_pinned_packages(name: s
 def test_paths_in_the_command_are_tracked(name: str) -> None:
     settings = STAGES[name]
     paths = [word for word in settings["cmd"].split() if "/" in word and not word.startswith("scratch/")]
-    known = [
-        *settings["deps"],
-        *outputs(settings),
-        *[key for each in settings["params"] if isinstance(each, dict) for key in each],
-    ]
+    known = [*settings["deps"], *outputs(settings)]
     for path in paths:
         assert any(each == path or each.startswith(f"{path}/") for each in known), path
 
@@ -110,7 +104,7 @@ def test_init_files_are_empty() -> None:
 
 def test_every_section_of_params_is_read_by_a_stage() -> None:
     sections = set(read_yaml(ROOT / "params.yaml"))
-    read = {each for settings in STAGES.values() for each in settings["params"] if isinstance(each, str)}
+    read = {each for settings in STAGES.values() for each in settings["params"]}
     assert sections == read
 
 
