@@ -119,7 +119,7 @@ def test_parameters_are_checked_before_torch_is_imported(repository: Repository)
 
 
 def test_queued_experiments_run_one_after_another(repository: Repository) -> None:
-    repository.shell("dvc exp run --queue -n rate -S 'finetune.learning_rate=1e-4,5e-4'")
+    repository.shell("dvc exp run --queue -n queued -S 'finetune.learning_rate=1e-4,5e-4'")
     repository.shell("dvc queue start && while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done")
     status = repository.shell("dvc queue status").out
     assert status.count("Success") >= 2 and "Failed" not in status, status
@@ -127,7 +127,7 @@ def test_queued_experiments_run_one_after_another(repository: Repository) -> Non
     rates = {
         experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["finetune"]["learning_rate"]
         for experiment in shown[1]["experiments"] or []
-        if (experiment["name"] or "").startswith("rate")
+        if (experiment["name"] or "").startswith("queued")
     }
     assert {1e-4, 5e-4} <= rates
 
