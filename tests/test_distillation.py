@@ -32,6 +32,8 @@ def distil_params(**changes: Any) -> DistilParams:
         "temperature": 2.0,
         "alpha": 0.9,
         "hidden_weight": 1.0,
+        "relation_weight": 0.0,
+        "relation_heads": 4,
         "student_layers": (1, 2),
         "teacher_layers": (1, 3),
     }

@@ -25,6 +25,8 @@ DISTIL: dict[str, Any] = {
     "temperature": 2.0,
     "alpha": 0.9,
     "hidden_weight": 1.0,
+    "relation_weight": 0.0,
+    "relation_heads": 4,
     "student_layers": (1, 2),
     "teacher_layers": (2, 4),
 }
@@ -57,6 +59,8 @@ def test_settings_out_of_range_are_refused(key: str, value: Any) -> None:
         ("alpha", -0.1),
         ("alpha", 1.1),
         ("hidden_weight", -1.0),
+        ("relation_weight", -1.0),
+        ("relation_heads", 0),
         ("teacher_layers", (1,)),
         ("teacher_layers", ()),
     ],

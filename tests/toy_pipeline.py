@@ -26,7 +26,14 @@ WINDOWS = WindowsParams(max_length=64, doc_stride=8)
 DECODE = DecodeParams(n_best=5, max_answer_length=4)
 FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3))
 KNOBS = {"temperature": 2.0, "alpha": 0.9}
-DISTIL = DistilParams(**FIT, **KNOBS, hidden_weight=1.0, student_layers=(1, 2), teacher_layers=(1, 3))
+INSIDE: dict[str, Any] = {
+    "hidden_weight": 1.0,
+    "relation_weight": 0.5,
+    "relation_heads": 2,
+    "student_layers": (1, 2),
+    "teacher_layers": (1, 3),
+}
+DISTIL = DistilParams(**FIT, **KNOBS, **INSIDE)
 STUDENT = StudentParams(layers=(0, 2))
 
 

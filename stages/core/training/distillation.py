@@ -34,10 +34,18 @@ def distil(
     student = move(cut_layers(lessons.teacher, student_params.layers), runtime.device)
     answers = DistillationLoss(params.temperature, params.alpha)
     loss: Loss = answers
-    if params.hidden_weight > 0:
+    if params.hidden_weight > 0 or params.relation_weight > 0:
         set_training_kernel(lessons.teacher, runtime.device)
         layer_map = list(zip(params.student_layers, params.teacher_layers, strict=True))
-        loss = IntermediateLoss(answers, student, lessons.teacher, layer_map, params.hidden_weight)
+        loss = IntermediateLoss(
+            answers,
+            student,
+            lessons.teacher,
+            layer_map,
+            params.hidden_weight,
+            relation_weight=params.relation_weight,
+            relation_heads=params.relation_heads,
+        )
     losses = fit(
         student,
         loss,

@@ -58,6 +58,8 @@ class DistilParams(FitParams):
     temperature: float  # softens both distributions of answers; 1 leaves them as they are
     alpha: float  # weight of the teacher's answers, 0 to 1; gold spans have the rest
     hidden_weight: float  # weight of the hidden states' alignment beside the answers; 0 switches it off
+    relation_weight: float  # weight of the last layers' relations of tokens beside the answers; 0 switches it off
+    relation_heads: int  # parts that queries, keys and values are cut into for their relations
     student_layers: tuple[int, ...]  # aligned states of the student: 0 the embeddings, i its i-th layer's output
     teacher_layers: tuple[int, ...]  # and the teacher's states they are held to, one for one
 
@@ -65,7 +67,9 @@ class DistilParams(FitParams):
         """Vouch for ranges."""
         super().check()
         require_soft_targets(self.temperature, self.alpha)
-        require(self.hidden_weight >= 0, "hidden_weight", self.hidden_weight, "0 or more")
+        for key in ("hidden_weight", "relation_weight"):
+            require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
+        require(self.relation_heads >= 1, "relation_heads", self.relation_heads, "1 or more")
         pairs = f"as many layers as student_layers ({len(self.student_layers)}), at least one"
         require(len(self.teacher_layers) == len(self.student_layers) > 0, "teacher_layers", self.teacher_layers, pairs)
 
