@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from stages.core.data.batches import FlatLogits
 from stages.core.data.prepared import Questions
 from stages.core.models.checkpoint import save_checkpoint
+from stages.core.models.macs import count_macs
 from stages.core.models.size import describe_size
-from stages.core.pruning.budget import count_macs
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.evaluation import answer, answer_with, quality, quality_with_intervals
 from stages.core.qa.inference import predict_logits

@@ -25,22 +25,30 @@ class Family:
     parts: Mapping[str, str]
 
 
-def _parts(attention: str, names: str, attention_output: str, ffn_in: str, ffn_out: str) -> dict[str, str]:
+def _parts(attention: str, names: str, attention_side: str, ffn_side: str) -> dict[str, str]:
+    """Paths of a layer's parts; a side is "dense norm" of attention, "in out norm" of the feed-forward network."""
     query, key, value = (f"{attention}.{name}" for name in names.split())
+    attention_output, attention_norm = attention_side.split()
+    ffn_in, ffn_out, ffn_norm = ffn_side.split()
     return {
         "attention": attention,
         "query": query,
         "key": key,
         "value": value,
         "attention_output": attention_output,
+        "attention_norm": attention_norm,
         "ffn_in": ffn_in,
         "ffn_out": ffn_out,
+        "ffn_norm": ffn_norm,
     }
 
 
-_BERT = _parts("attention.self", "query key value", "attention.output.dense", "intermediate.dense", "output.dense")
-_DISTILBERT = _parts("attention", "q_lin k_lin v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2")
-_MPNET = _parts("attention.attn", "q k v", "attention.attn.o", "intermediate.dense", "output.dense")
+_BERT_FFN = "intermediate.dense output.dense output.LayerNorm"
+_BERT = _parts("attention.self", "query key value", "attention.output.dense attention.output.LayerNorm", _BERT_FFN)
+_DISTILBERT = _parts(
+    "attention", "q_lin k_lin v_lin", "attention.out_lin sa_layer_norm", "ffn.lin1 ffn.lin2 output_layer_norm"
+)
+_MPNET = _parts("attention.attn", "q k v", "attention.attn.o attention.LayerNorm", _BERT_FFN)
 
 # MPNet adds its relative position bias to the attention scores itself, so it has no fused kernel.
 FAMILIES = {
@@ -61,8 +69,10 @@ class Layer:
     key: nn.Linear
     value: nn.Linear
     attention_output: nn.Linear
+    attention_norm: nn.LayerNorm  # of the attention's output and what went into it, added up
     ffn_in: nn.Linear
     ffn_out: nn.Linear
+    ffn_norm: nn.LayerNorm  # likewise
 
     @property
     def head_size(self) -> int:

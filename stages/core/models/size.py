@@ -4,8 +4,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from stages.core.models.macs import count_macs
 from stages.core.models.source import WEIGHTS
-from stages.core.pruning.budget import count_macs
 
 
 def describe_size(model: PreTrainedModel, folder: Path, *, length: int) -> dict[str, float]:
