@@ -13,7 +13,7 @@ from stages.core.models.families import layers
 from stages.core.pruning.budget import Scores, UnitMacs, choose_masks, count_macs, masks_for_budget, unit_macs
 from stages.core.pruning.importance import magnitude_scores
 from stages.core.pruning.surgery import remove
-from tests.toy_models import FAMILY_NAMES, toy_inputs, toy_pruned_model, toy_qa_model
+from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_inputs, toy_pruned_model, toy_qa_model
 
 
 def counted_macs(model: PreTrainedModel, family: str, length: int) -> int:
@@ -39,7 +39,7 @@ def counted_macs(model: PreTrainedModel, family: str, length: int) -> int:
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_macs_are_those_of_a_real_forward(family: str) -> None:
-    for model in (toy_qa_model(family, 1), toy_pruned_model(family, 1)):
+    for model in (toy_qa_model(family, 1), toy_pruned_model(family, 1), toy_emptied_model(family, 1)):
         assert count_macs(model, 11) == counted_macs(model, family, 11)
 
 
