@@ -62,7 +62,11 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of an encoder, its parts under the same names in every family."""
+    """One layer of an encoder, its parts under the same names in every family.
+
+    A sublayer that has lost all its units keeps its matrices, without rows (query, key, value, ffn_in) or without
+    columns (attention_output, ffn_out), and the bias of the latter is all that it adds.
+    """
 
     attention: nn.Module
     query: nn.Linear
@@ -137,6 +141,6 @@ def set_inference_kernel(model: nn.Module) -> None:
     model.set_attn_implementation(family_of(model).attention_kernel)
 
 
-def set_linear(model: PreTrainedModel, layer: int, part: str, linear: nn.Linear) -> None:
-    """Put `linear` in the place of the module that `Layer` calls `part`; call `layers` again to see it."""
-    blocks(model)[layer].set_submodule(family_of(model).parts[part], linear)
+def set_part(model: PreTrainedModel, layer: int, part: str, module: nn.Module) -> None:
+    """Put `module` in the place of the one that `Layer` calls `part`; call `layers` again to see it."""
+    blocks(model)[layer].set_submodule(family_of(model).parts[part], module)
