@@ -6,26 +6,13 @@ another one than the whole did. Its hidden states may be held to the whole stude
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core.errors import clean_exit
-from stages.core.params import load_params, require
+from stages.core.params import load_params
 from stages.core.qa.decoding import DecodeParams
 from stages.core.runtime import RuntimeParams, start
-from stages.core.training.settings import FitParams, TunedParams
-
-
-@dataclass(frozen=True)
-class FinetuneParams(FitParams):
-    """The `finetune` section: the settings of one training run, and what is aligned in it."""
-
-    hidden_weight: float  # of the alignment with the whole student's hidden states; 0 switches it off
-
-    def check(self) -> None:
-        """Vouch for ranges."""
-        super().check()
-        require(self.hidden_weight >= 0, "hidden_weight", self.hidden_weight, "0 or more")
+from stages.core.training.settings import FinetuneParams, TunedParams
 
 
 def run(

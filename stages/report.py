@@ -40,6 +40,7 @@ class ReportInputs:
     predictions: Path  # folder of <variant>.json, id to text
     latency: Path  # of the benchmark stage
     histories: Path  # folder of training histories, *.csv
+    curve: Path  # of the prune_curve stage
     data: Path  # what prepare counted, JSON
 
 
@@ -57,18 +58,29 @@ def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -
     predictions = read.read_predictions(inputs.predictions, examples)
     scores = read.score_all(examples, predictions, quality)
     histories, data = read.read_histories(inputs.histories), read.read_json(inputs.data)
+    curve = read.read_curve(inputs.curve)
 
     differences = compare_all(scores, paragraphs, resamples=params.resamples, seed=params.seed)
     chance = chance_floor(examples, draws=CHANCE_DRAWS, seed=params.seed)
     shown = sample(examples, params.samples, params.seed) if params.samples else []
     samples = tables.samples_frame(shown, predictions)
     found = page.Findings(
-        quality, latency, differences, chance, samples, data, len(examples), len(set(paragraphs)), params.resamples
+        quality,
+        latency,
+        differences,
+        chance,
+        samples,
+        curve,
+        data,
+        len(examples),
+        len(set(paragraphs)),
+        params.resamples,
     )
 
     pictures = {
         "Exact match and F1": ("em_f1.png", charts.em_f1_bars(quality, chance)),
         "Quality against size": ("quality_vs_size.png", charts.quality_vs_size(quality)),
+        "F1 against MACs kept": ("prune_curve.png", charts.prune_curve(curve)),
         "Training loss": ("loss_curves.png", charts.loss_curves(histories)),
     }
     seen_from_page = Path(os.path.relpath(plots, out.parent))

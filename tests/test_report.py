@@ -15,7 +15,9 @@ from stages.core.report.variants import VARIANTS
 from stages.report import ReportInputs, ReportParams, run
 
 PARAMS = ReportParams(seed=3, resamples=200, samples=4)
-PLOTS = ["differences.csv", "em_f1.png", "loss_curves.png", "quality.csv", "quality_vs_size.png", "samples.csv"]
+SECTIONS = ("Planned comparisons", "Pruning", "Speed", "Sample predictions", "Data")
+PICTURES = ["em_f1.png", "loss_curves.png", "prune_curve.png", "quality_vs_size.png"]
+PLOTS = sorted(["differences.csv", "quality.csv", "samples.csv", *PICTURES])
 
 
 def toy_examples() -> list[Example]:
@@ -48,6 +50,7 @@ def toy_inputs(root: Path) -> ReportInputs:
     timing = {"latency_ms_p50": 12.3, "latency_ms_p95": 45.6, "questions_per_second": 78.9}
     write(root / "latency.json", dict.fromkeys(VARIANTS, timing))
     write(root / "data.json", {"test": {"questions": len(examples)}, "dropped": {"empty_answer": 0}})
+    (root / "curve.csv").write_text("macs_kept,magnitude,fisher\n0.25,3.0,31.25\n0.5,20.0,55.0\n", encoding="utf-8")
     (root / "loss").mkdir()
     for name in ("teacher", "baseline"):
         history = {"step": [10, 20], "epoch": [0.5, 1.0], "learning_rate": [1e-4, 0.0], "loss": [2.0, 1.0]}
@@ -59,6 +62,7 @@ def toy_inputs(root: Path) -> ReportInputs:
         predictions=root / "predictions",
         latency=root / "latency.json",
         histories=root / "loss",
+        curve=root / "curve.csv",
         data=root / "data.json",
     )
 
@@ -86,7 +90,14 @@ def test_writes_exactly_its_files_and_the_same_bytes_twice(tmp_path: Path, input
 
 def test_the_page_tells_all(tmp_path: Path, inputs: ReportInputs) -> None:
     page = run_into(tmp_path / "out", PARAMS, inputs)["metrics/report.md"].decode()
-    for heading in ("# Results", "## Planned comparisons", "## Speed", "## Sample predictions", "## Data"):
+    for heading in (
+        "# Results",
+        "## Planned comparisons",
+        "## Pruning",
+        "## Speed",
+        "## Sample predictions",
+        "## Data",
+    ):
         assert f"{heading}\n" in page
     assert "36 test questions about 12 paragraphs" in page
     table = page.split("## Planned")[0]
@@ -95,6 +106,7 @@ def test_the_page_tells_all(tmp_path: Path, inputs: ReportInputs) -> None:
         "| chance (a random span)",
     ]
     assert "![Exact match and F1](../plots/em_f1.png)" in page
+    assert "| 25 % | 3.0 | 31.2 |" in page
     assert "| test.questions | 36 |" in page
     assert page.count("| Which ") == 4
 
@@ -148,6 +160,8 @@ def break_ids(inputs: ReportInputs) -> None:
         (lambda inputs: write(inputs.latency, {"teacher": {}}), "latency.json"),
         (lambda inputs: [path.unlink() for path in inputs.histories.iterdir()], "loss: holds no training history"),
         (lambda inputs: (inputs.histories / "baseline.csv").write_text("step\n1\n"), "baseline.csv: no column 'epoch'"),
+        (lambda inputs: inputs.curve.unlink(), "curve.csv: no such file; run the prune_curve stage"),
+        (lambda inputs: inputs.curve.write_text("f1\n1\n"), "curve.csv: no column 'macs_kept'"),
         (break_quality, "tuned: its quality file says EM"),
         (break_number, "tuned.json: macs is 'many'"),
         (break_ids, "pruned.json: elsewhere"),

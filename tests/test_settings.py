@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from stages.core.errors import InputError
-from stages.core.training.settings import DistilParams, FitParams, StudentParams
+from stages.core.pruning.settings import PruneParams
+from stages.core.training.settings import DistilParams, FinetuneParams, FitParams, StudentParams
+from stages.prune_curve import PruneCurveParams
 from stages.tune import TuneParams
 
 FIT: dict[str, Any] = {
@@ -111,3 +113,59 @@ def test_bounds_that_cannot_be_searched_are_refused(key: str, bounds: tuple[floa
     TuneParams(seed=1, trials=1, trial_epochs=1, trial_windows=1, **space).check()
     with pytest.raises(InputError, match=f"^{key} is "):
         TuneParams(seed=1, trials=1, trial_epochs=1, trial_windows=1, **{**space, key: bounds}).check()
+
+
+PRUNE: dict[str, Any] = {
+    **FIT,
+    "macs_kept": 0.5,
+    "parameters_kept": 0.0,
+    "latency_kept": 0.0,
+    "rounds": 1,
+    "fisher_windows": 8,
+    "repair_windows": 0,
+    "ridge": 0.01,
+    "recovery_windows": 0,
+    "hidden_weight": 0.0,
+    "minimum_neurons": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("macs_kept", 1.1),
+        ("macs_kept", -0.1),
+        ("latency_kept", 2.0),
+        ("rounds", 0),
+        ("fisher_windows", 0),
+        ("repair_windows", -1),
+        ("ridge", 0.0),
+        ("recovery_windows", -1),
+        ("hidden_weight", -1.0),
+        ("minimum_neurons", 0),
+        ("epochs", 0),
+    ],
+)
+def test_pruning_settings_out_of_range_are_refused(key: str, value: Any) -> None:
+    PruneParams(**PRUNE).check()
+    with pytest.raises(InputError, match=f"^{key} is "):
+        PruneParams(**{**PRUNE, key: value}).check()
+
+
+def test_pruning_has_one_budget() -> None:
+    for shares in ({"macs_kept": 0.0}, {"parameters_kept": 0.5}, {"macs_kept": 0.0, "latency_kept": 0.0}):
+        with pytest.raises(InputError, match=r"macs_kept, parameters_kept, latency_kept is .*exactly one"):
+            PruneParams(**{**PRUNE, **shares}).check()
+    latency = PruneParams(**{**PRUNE, "macs_kept": 0.0, "latency_kept": 0.7})
+    latency.check()
+    assert latency.kept == 0.7
+
+
+def test_finetuning_and_curve_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^hidden_weight is -1"):
+        FinetuneParams(**FIT, hidden_weight=-1.0).check()
+    for shares in ((), (0.0,), (0.5, 1.5)):
+        with pytest.raises(InputError, match=r"^macs_kept is "):
+            PruneCurveParams(macs_kept=shares, recovery_epochs=0).check()
+    with pytest.raises(InputError, match=r"^recovery_epochs is -1"):
+        PruneCurveParams(macs_kept=(0.5,), recovery_epochs=-1).check()

@@ -17,6 +17,7 @@ from stages.core.data.prepared import load_split
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.models.source import EncoderParams, file_sha256
+from stages.core.pruning.curve import CRITERIA
 from stages.core.report.variants import VARIANTS
 from stages.core.training.trials import TrialRun
 from tests.toy_models import FAMILY_NAMES, toy_tokenizer
@@ -55,7 +56,9 @@ WRITTEN = {
     "tune": model_files("tuned")
     | {"metrics/tune.json", "loss/tuned.csv", "metrics/best_params.yaml", "plots/tune_trials.csv"},
     "prune": model_files("pruned") | {"metrics/prune.json"},
+    "prune_curve": {"plots/prune_curve.csv"},
     "finetune": model_files("finetuned") | {"metrics/finetune.json", "loss/finetuned.csv"},
+    "prune_teacher": model_files("teacher_pruned") | {"metrics/prune_teacher.json", "loss/teacher_pruned.csv"},
     **{f"evaluate@{name}": {f"metrics/quality/{name}.json", f"predictions/{name}.json"} for name in VARIANTS},
     "benchmark": {"metrics/latency.json"},
     "report": {
@@ -63,6 +66,7 @@ WRITTEN = {
         "plots/differences.csv",
         "plots/em_f1.png",
         "plots/loss_curves.png",
+        "plots/prune_curve.png",
         "plots/quality.csv",
         "plots/quality_vs_size.png",
         "plots/samples.csv",
@@ -136,10 +140,20 @@ def test_models_have_the_shapes_their_stages_promise(run: Run) -> None:
         assert size["teacher"][key] > size["tuned"][key] > size["pruned"][key]
         assert len({size[name][key] for name in ("hard_label", "baseline", "distilled", "tuned")}) == 1
         assert size["pruned"][key] == size["finetuned"][key]
+        assert size["teacher_pruned"][key] < size["tuned"][key]
+    assert size["teacher_pruned"]["macs"] <= size["finetuned"]["macs"]
     found = run[0].json("metrics/prune.json")
-    assert found["macs_kept"] <= 0.6
+    assert 0.5 < found["macs_kept"] <= 0.6
     assert found["heads_kept"] < found["heads"] == 8
     assert found["neurons_kept"] < found["neurons"] == 128
+
+
+def test_the_curve_has_a_row_for_each_share_before_and_after_recovery(run: Run) -> None:
+    curve = pd.read_csv(run[0].root / "plots" / "prune_curve.csv")
+    assert curve["macs_kept"].tolist() == [0.4, 0.8]
+    before, after = list(CRITERIA), [f"{criterion}_recovered" for criterion in CRITERIA]
+    assert set(curve.columns) == {"macs_kept", *before, *after}
+    assert curve.drop(columns="macs_kept").to_numpy().min() >= 0
 
 
 def test_training_changes_every_model(run: Run) -> None:
@@ -192,7 +206,7 @@ def refusal(step: Callable[[], None]) -> str:
     return str(error.value)
 
 
-CONSUMERS = ("baseline", "distil", "tune", "prune", "finetune")
+CONSUMERS = ("baseline", "distil", "tune", "prune", "prune_curve", "finetune", "prune_teacher")
 
 
 @pytest.mark.parametrize("stage", CONSUMERS)

@@ -7,16 +7,31 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from stages import baseline, benchmark, cache_teacher, distil, evaluate, finetune, prepare, prune, report, teacher, tune
+from stages import (
+    baseline,
+    benchmark,
+    cache_teacher,
+    distil,
+    evaluate,
+    finetune,
+    prepare,
+    prune,
+    prune_curve,
+    prune_teacher,
+    report,
+    teacher,
+    tune,
+)
 from stages.core.data.examples import write_squad
 from stages.core.data.settings import WindowsParams
 from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.source import EncoderParams
 from stages.core.params import load_params
+from stages.core.pruning.settings import PruneParams
 from stages.core.qa.decoding import DecodeParams
 from stages.core.report.variants import VARIANTS
 from stages.core.runtime import RuntimeParams
-from stages.core.training.settings import DistilParams, StudentParams, TunedParams
+from stages.core.training.settings import DistilParams, FinetuneParams, StudentParams, TunedParams
 from tests.toy_models import toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_examples
 from tests.toy_training import fit_params
@@ -34,6 +49,20 @@ INSIDE: dict[str, Any] = {
     "teacher_layers": (1, 3),
 }
 DISTIL = DistilParams(**FIT, **KNOBS, **INSIDE)
+FINETUNE = FinetuneParams(**FIT, hidden_weight=1.0)
+PRUNE = PruneParams(
+    **FIT,
+    macs_kept=0.6,
+    parameters_kept=0.0,
+    latency_kept=0.0,
+    rounds=2,
+    fisher_windows=16,
+    repair_windows=8,
+    ridge=0.01,
+    recovery_windows=8,
+    hidden_weight=1.0,
+    minimum_neurons=8,
+)
 STUDENT = StudentParams(layers=(0, 2))
 
 
@@ -146,24 +175,52 @@ class Pipeline:
 
     def prune(self) -> None:
         prune.run(
-            prune.PruneParams(seed=1, macs_kept=0.6, fisher_windows=16, batch_size=4, minimum_neurons=8),
+            PRUNE,
             self.tuned,
             RUNTIME,
             DECODE,
             **self.lessons,
             **self.outputs("prune", "pruned", trained=False),
             student=self.root / "models" / "tuned",
+            scratch=self.root / "scratch" / "prune",
+        )
+
+    def prune_curve(self) -> None:
+        prune_curve.run(
+            prune_curve.PruneCurveParams(macs_kept=(0.8, 0.4), recovery_epochs=1),
+            PRUNE,
+            FINETUNE,
+            self.tuned,
+            RUNTIME,
+            DECODE,
+            **self.lessons,
+            student=self.root / "models" / "tuned",
+            out=self.root / "plots" / "prune_curve.csv",
+            scratch=self.root / "scratch" / "prune_curve",
         )
 
     def finetune(self) -> None:
         finetune.run(
-            finetune.FinetuneParams(**FIT),
+            FINETUNE,
             self.tuned,
             RUNTIME,
             DECODE,
             **self.lessons,
             **self.outputs("finetune", "finetuned"),
             student=self.root / "models" / "pruned",
+            whole=self.root / "models" / "tuned",
+        )
+
+    def prune_teacher(self) -> None:
+        prune_teacher.run(
+            PRUNE,
+            FINETUNE,
+            self.tuned,
+            RUNTIME,
+            DECODE,
+            **self.lessons,
+            **self.outputs("prune_teacher", "teacher_pruned"),
+            student=self.root / "models" / "finetuned",
         )
 
     def evaluate(self, variant: str) -> None:
@@ -195,16 +252,18 @@ class Pipeline:
             predictions=self.root / "predictions",
             latency=self.root / "metrics" / "latency.json",
             histories=self.root / "loss",
+            curve=self.root / "plots" / "prune_curve.csv",
             data=self.root / "metrics" / "data.json",
         )
         params = report.ReportParams(seed=1, resamples=100, samples=3)
         report.run(params, inputs, out=self.root / "metrics" / "report.md", plots=self.root / "plots")
 
     def steps(self) -> dict[str, Callable[[], None]]:
-        training = (self.teacher, self.cache_teacher, self.baseline, self.distil, self.tune, self.prune, self.finetune)
+        training = (self.teacher, self.cache_teacher, self.baseline, self.distil, self.tune)
+        pruning = (self.prune, self.prune_curve, self.finetune, self.prune_teacher)
         return {
             "prepare": self.prepare,
-            **{step.__name__: step for step in training},
+            **{step.__name__: step for step in (*training, *pruning)},
             **{f"evaluate@{variant}": lambda variant=variant: self.evaluate(variant) for variant in VARIANTS},  # type: ignore[misc]
             "benchmark": self.benchmark,
             "report": self.report,

@@ -28,10 +28,8 @@ class PruneParams(FitParams):
         super().check()
         for key in BUDGETS:
             require(0 <= getattr(self, key) <= 1, key, getattr(self, key), "0 (not the budget) to 1")
-        shares = {key: getattr(self, key) for key in BUDGETS}
-        require(
-            sum(share > 0 for share in shares.values()) == 1, "macs_kept", shares, "one share above 0, two that are 0"
-        )
+        given = [key for key in BUDGETS if getattr(self, key) > 0]
+        require(len(given) == 1, ", ".join(BUDGETS), given, "exactly one of them above 0")
         for key in ("rounds", "fisher_windows", "minimum_neurons"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
         for key in ("repair_windows", "recovery_windows", "hidden_weight"):

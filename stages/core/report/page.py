@@ -20,6 +20,7 @@ class Findings:
     differences: Mapping[tuple[str, str], Difference]
     chance: ChanceFloor
     samples: pd.DataFrame  # as plots/samples.csv; may be empty
+    curve: pd.DataFrame  # as plots/prune_curve.csv
     data: Mapping[str, object]  # metrics/data.json
     questions: int
     paragraphs: int
@@ -36,6 +37,9 @@ def write_page(found: Findings, charts: Mapping[str, str]) -> str:
         tables.planned_table(found.differences),
         "## Charts\n",
         *(f"![{caption}]({path})\n" for caption, path in charts.items()),
+        "## Pruning\n",
+        "Dev F1 of the tuned student pruned to a share of its MACs, by criterion, without any training in between.\n",
+        tables.curve_table(found.curve),
         "## Speed\n",
         tables.speed_table(found.latency),
         *_sample_section(found.samples),

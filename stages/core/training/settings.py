@@ -80,6 +80,18 @@ class DistilParams(FitParams):
 
 
 @dataclass(frozen=True)
+class FinetuneParams(FitParams):
+    """The `finetune` section: recovery after pruning."""
+
+    hidden_weight: float  # of the alignment with the unpruned model's hidden states; 0 switches it off
+
+    def check(self) -> None:
+        """Vouch for ranges."""
+        super().check()
+        require(self.hidden_weight >= 0, "hidden_weight", self.hidden_weight, "0 or more")
+
+
+@dataclass(frozen=True)
 class TunedParams:
     """The `tuned` section of metrics/best_params.yaml: what the search chose."""
 
