@@ -5,7 +5,7 @@ the criterion that Fisher scores and repair must beat; settings are those of `pr
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.core.errors import clean_exit
@@ -20,6 +20,7 @@ from stages.core.training.settings import FinetuneParams, TunedParams
 class PruneCurveParams:
     """The `prune_curve` section."""
 
+    seed: int  # in the place of those of prune and finetune
     macs_kept: tuple[float, ...]  # shares of the tuned student's MACs, a point each
     recovery_epochs: int  # passes over the training windows after each point is pruned; 0 shows no recovery
 
@@ -57,7 +58,7 @@ def run(
     from stages.core.training.losses import DistillationLoss
     from stages.core.training.scratch import scratch_folder
 
-    runtime = start(runtime_params, prune_params.seed)
+    runtime = start(runtime_params, params.seed)
     lessons = load_lessons(data, teacher, cache, runtime.device)
 
     def judge(model: PreTrainedModel) -> float:
@@ -70,8 +71,8 @@ def run(
             model=move(load_checkpoint(student), runtime.device),
             training=lessons.training,
             answers=DistillationLoss(tuned.temperature, tuned.alpha),
-            prune=prune_params,
-            finetune=finetune_params,
+            prune=replace(prune_params, seed=params.seed),
+            finetune=replace(finetune_params, seed=params.seed),
             recovery_epochs=params.recovery_epochs,
             runtime=runtime,
             judge=judge,

@@ -6,7 +6,7 @@ in nothing but where they start: in a few whole layers, or in all of them.
 """
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.core.errors import clean_exit
@@ -17,9 +17,17 @@ from stages.core.runtime import RuntimeParams, start
 from stages.core.training.settings import FinetuneParams, TunedParams
 
 
+@dataclass(frozen=True)
+class PruneTeacherParams:
+    """The `prune_teacher` section; all the rest is as in `prune` and `finetune`."""
+
+    seed: int  # in the place of theirs
+
+
 def run(
+    own: PruneTeacherParams,
     prune_params: PruneParams,
-    params: FinetuneParams,
+    finetune_params: FinetuneParams,
     tuned: TunedParams,
     runtime_params: RuntimeParams,
     decode: DecodeParams,
@@ -46,13 +54,13 @@ def run(
     from stages.core.training.recovery import recover
     from stages.core.training.scratch import scratch_folder
 
-    runtime = start(runtime_params, params.seed)
+    runtime, params = start(runtime_params, own.seed), replace(finetune_params, seed=own.seed)
     lessons, loss = load_lessons(data, teacher, cache, runtime.device), DistillationLoss(tuned.temperature, tuned.alpha)
     whole, training = lessons.teacher, lessons.training
     length = mean_length(training)
     share = cost_shares(load_checkpoint(student), whole, length)["macs_kept"]
-    budget = replace(prune_params, macs_kept=share, parameters_kept=0.0, latency_kept=0.0)
-    settings = [prune_params, params, tuned, runtime_params]
+    budget = replace(prune_params, seed=own.seed, macs_kept=share, parameters_kept=0.0, latency_kept=0.0)
+    settings = [own, prune_params, finetune_params, tuned, runtime_params]
     with scratch_folder(scratch, settings, [data, teacher, cache, student]) as unfinished:
         pruned = prune(whole, training, loss, budget, runtime, scratch=unfinished)
         before = quality(lessons.dev, answer_with(pruned, lessons.dev, decode, runtime.device, params.batch_size))
@@ -73,9 +81,10 @@ def main() -> None:
     for name in ("data", "teacher", "cache", "student", "best", "out", "metrics", "history", "scratch"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     paths = vars(parser.parse_args())
+    own, tuned = load_params("prune_teacher", PruneTeacherParams), load_params("tuned", TunedParams, paths.pop("best"))
     prune_params, params = load_params("prune", PruneParams), load_params("finetune", FinetuneParams)
-    tuned, runtime = load_params("tuned", TunedParams, paths.pop("best")), load_params("runtime", RuntimeParams)
-    run(prune_params, params, tuned, runtime, load_params("decode", DecodeParams), **paths)
+    runtime, decode = load_params("runtime", RuntimeParams), load_params("decode", DecodeParams)
+    run(own, prune_params, params, tuned, runtime, decode, **paths)
 
 
 if __name__ == "__main__":

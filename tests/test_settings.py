@@ -166,6 +166,6 @@ def test_finetuning_and_curve_settings_out_of_range_are_refused() -> None:
         FinetuneParams(**FIT, hidden_weight=-1.0).check()
     for shares in ((), (0.0,), (0.5, 1.5)):
         with pytest.raises(InputError, match=r"^macs_kept is "):
-            PruneCurveParams(macs_kept=shares, recovery_epochs=0).check()
+            PruneCurveParams(seed=1, macs_kept=shares, recovery_epochs=0).check()
     with pytest.raises(InputError, match=r"^recovery_epochs is -1"):
-        PruneCurveParams(macs_kept=(0.5,), recovery_epochs=-1).check()
+        PruneCurveParams(seed=1, macs_kept=(0.5,), recovery_epochs=-1).check()

@@ -187,7 +187,7 @@ class Pipeline:
 
     def prune_curve(self) -> None:
         prune_curve.run(
-            prune_curve.PruneCurveParams(macs_kept=(0.8, 0.4), recovery_epochs=1),
+            prune_curve.PruneCurveParams(seed=1, macs_kept=(0.8, 0.4), recovery_epochs=1),
             PRUNE,
             FINETUNE,
             self.tuned,
@@ -213,6 +213,7 @@ class Pipeline:
 
     def prune_teacher(self) -> None:
         prune_teacher.run(
+            prune_teacher.PruneTeacherParams(seed=1),
             PRUNE,
             FINETUNE,
             self.tuned,
