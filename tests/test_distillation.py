@@ -108,6 +108,12 @@ def trial_run(lessons: Lessons, folder: Path) -> TrialRun:
     return TrialRun(lessons, training, STUDENT, distil_params(), DECODE, CPU, folder)
 
 
+def trained(checkpoint: Path) -> dict[str, list[float]]:
+    """The student's weights in the last checkpoint of a run; at toy size F1 does not tell two students apart."""
+    student = torch.load(checkpoint, weights_only=True)["modules"][0]
+    return {name: weight.flatten().tolist() for name, weight in student.items()}
+
+
 POINT = {"temperature": 4.0, "alpha": 0.6, "learning_rate": 5e-3}
 
 
@@ -136,6 +142,7 @@ def test_a_trial_is_a_distillation_at_its_point_judged_on_dev_after_each_epoch(
     )
     assert trial.reported == list(zip(judged, (0, 1), strict=True))
     assert value == judged[-1]
+    assert trained(tmp_path / "trial" / "trial 4.pt") == trained(tmp_path / "plain" / "plain.pt")
 
 
 def test_a_lagging_trial_stops(lessons: Lessons, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from optuna.trial import Trial
 from safetensors.torch import load_file, save_file
 
 from stages import evaluate
@@ -197,6 +198,33 @@ def copied(run: Run, tmp_path: Path) -> Pipeline:
     pipeline = Pipeline(tmp_path)
     shutil.copytree(run[0].root, tmp_path, dirs_exist_ok=True)
     return pipeline
+
+
+def weights(pipeline: Pipeline, model: str) -> bytes:
+    return (pipeline.root / "models" / model / "model.safetensors").read_bytes()
+
+
+def test_baseline_without_the_teachers_answers_is_the_control(copied: Pipeline) -> None:
+    """Same initialisation, order, dropout and updates: only the loss lies between the two."""
+    assert weights(copied, "baseline") != weights(copied, "hard_label")
+    control = weights(copied, "hard_label")
+    copied.baseline(alpha=0.0)
+    assert weights(copied, "baseline") == weights(copied, "hard_label") == control
+
+
+def test_tuned_is_distilled_at_the_best_point(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    heights = (40.0, 41.0, 70.0, 50.0)
+
+    def judge(_: TrialRun, trial: Trial, __: object) -> float:
+        trial.report(heights[trial.number], 0)
+        return heights[trial.number]
+
+    monkeypatch.setattr(TrialRun, "__call__", judge)
+    copied.tune()
+    third = pd.read_csv(copied.root / "plots" / "tune_trials.csv").loc[2, list(vars(copied.tuned))]
+    assert vars(copied.tuned) == third.to_dict()
+    copied.distil(**vars(copied.tuned))
+    assert weights(copied, "tuned") == weights(copied, "distilled")
 
 
 def refusal(step: Callable[[], None]) -> str:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import load_file, save_file
 
@@ -39,7 +40,7 @@ from tests.toy_training import fit_params
 RUNTIME = RuntimeParams(device="cpu", precision="fp32", threads=1)
 WINDOWS = WindowsParams(max_length=64, doc_stride=8)
 DECODE = DecodeParams(n_best=5, max_answer_length=4)
-FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3))
+FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3, dropout=0.1))
 KNOBS = {"temperature": 2.0, "alpha": 0.9}
 INSIDE: dict[str, Any] = {
     "hidden_weight": 1.0,
@@ -132,9 +133,9 @@ class Pipeline:
             found |= {"history": self.root / "loss" / f"{model}.csv", "scratch": self.root / "scratch" / stage}
         return found
 
-    def baseline(self) -> None:
+    def baseline(self, **changes: float) -> None:
         baseline.run(
-            baseline.BaselineParams(**FIT, **KNOBS),
+            baseline.BaselineParams(**{**FIT, **KNOBS, **changes}),
             RUNTIME,
             STUDENT,
             DECODE,
@@ -144,8 +145,15 @@ class Pipeline:
             control_history=self.root / "loss" / "hard_label.csv",
         )
 
-    def distil(self) -> None:
-        distil.run(DISTIL, RUNTIME, STUDENT, DECODE, **self.lessons, **self.outputs("distil", "distilled"))
+    def distil(self, **changes: float) -> None:
+        distil.run(
+            replace(DISTIL, **cast(dict[str, Any], changes)),
+            RUNTIME,
+            STUDENT,
+            DECODE,
+            **self.lessons,
+            **self.outputs("distil", "distilled"),
+        )
 
     def tune(self) -> None:
         params = tune.TuneParams(
