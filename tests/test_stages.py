@@ -36,11 +36,8 @@ QUALITY_KEYS = {
 }
 
 
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-
-
-def model_files(name: str) -> set[str]:
-    return {f"models/{name}/{file}" for file in MODEL_FILES}
+def model_files(name: str, weights: str = "model.safetensors") -> set[str]:
+    return {f"models/{name}/{file}" for file in ("config.json", weights, "tokenizer.json", "tokenizer_config.json")}
 
 
 WRITTEN = {
@@ -56,6 +53,10 @@ WRITTEN = {
     | {"metrics/tune.json", "loss/tuned.csv", "metrics/best_params.yaml", "plots/tune_trials.csv"},
     "prune": model_files("pruned") | {"metrics/prune.json"},
     "finetune": model_files("finetuned") | {"metrics/finetune.json", "loss/finetuned.csv"},
+    "export": model_files("export/stock")
+    | model_files("export/onnx", "model.onnx")
+    | model_files("int8", "model.onnx")
+    | {"metrics/export.json"},
     **{f"evaluate@{name}": {f"metrics/quality/{name}.json", f"predictions/{name}.json"} for name in VARIANTS},
     "benchmark": {"metrics/latency.json"},
     "report": {
@@ -136,6 +137,7 @@ def test_models_have_the_shapes_their_stages_promise(run: Run) -> None:
         assert size["teacher"][key] > size["tuned"][key] > size["pruned"][key]
         assert len({size[name][key] for name in ("hard_label", "baseline", "distilled", "tuned")}) == 1
         assert size["pruned"][key] == size["finetuned"][key]
+        assert (size["int8"][key] == size["finetuned"][key]) == (key != "size_mb")
     found = run[0].json("metrics/prune.json")
     assert found["macs_kept"] <= 0.6
     assert found["heads_kept"] < found["heads"] == 8
@@ -143,7 +145,8 @@ def test_models_have_the_shapes_their_stages_promise(run: Run) -> None:
 
 
 def test_training_changes_every_model(run: Run) -> None:
-    weights = {name: run[0].files()[f"models/{name}/model.safetensors"] for name in VARIANTS}
+    trained = [name for name in VARIANTS if name != "int8"]
+    weights = {name: run[0].files()[f"models/{name}/model.safetensors"] for name in trained}
     default = {name: getattr(DISTIL, name) for name in vars(run[0].tuned)}
     assert (weights["tuned"] == weights["distilled"]) == (vars(run[0].tuned) == default)
     weights.pop("tuned")
@@ -183,6 +186,16 @@ def copied(run: Run, tmp_path: Path) -> Pipeline:
     pipeline = Pipeline(tmp_path)
     shutil.copytree(run[0].root, tmp_path, dirs_exist_ok=True)
     return pipeline
+
+
+def test_forms_agree_and_eight_bits_are_small(run: Run) -> None:
+    forms = run[0].json("metrics/export.json")
+    assert forms["finetuned"]["largest_difference"] == 0
+    assert forms["stock"]["largest_difference"] < 1e-4
+    assert 0 < forms["onnx"]["largest_difference"] < 1e-4 < forms["int8"]["largest_difference"]
+    assert forms["finetuned"]["f1"] == forms["stock"]["f1"] == forms["onnx"]["f1"]
+    assert forms["finetuned"]["f1"] == run[0].json("metrics/finetune.json")["dev"]["f1"]
+    assert forms["stock"]["size_mb"] > forms["finetuned"]["size_mb"] > forms["int8"]["size_mb"]
 
 
 def refusal(step: Callable[[], None]) -> str:
@@ -225,6 +238,13 @@ def test_a_cache_that_scores_otherwise_than_the_teacher_is_refused(
     read = logits.load_logits
     monkeypatch.setattr(logits, "load_logits", lambda *given: tuple(-each for each in read(*given)))
     assert "the cache is not usable" in refusal(copied.cache_teacher)
+
+
+def test_a_form_that_differs_stops_export_and_leaves_everything_as_it_was(copied: Pipeline) -> None:
+    before = copied.files()
+    message = refusal(lambda: copied.export(tolerance=1e-12, reduce_range=True))
+    assert message.startswith("form onnx: a logit on dev differs by ")
+    assert copied.files() == before
 
 
 def test_without_dev_source_whole_articles_are_held_out(tmp_path: Path) -> None:

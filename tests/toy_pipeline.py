@@ -7,7 +7,20 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from stages import baseline, benchmark, cache_teacher, distil, evaluate, finetune, prepare, prune, report, teacher, tune
+from stages import (
+    baseline,
+    benchmark,
+    cache_teacher,
+    distil,
+    evaluate,
+    export,
+    finetune,
+    prepare,
+    prune,
+    report,
+    teacher,
+    tune,
+)
 from stages.core.data.examples import write_squad
 from stages.core.data.settings import WindowsParams
 from stages.core.models.checkpoint import save_checkpoint
@@ -159,6 +172,19 @@ class Pipeline:
             student=self.root / "models" / "pruned",
         )
 
+    def export(self, **changes: Any) -> None:
+        params = {"seed": 1, "batch_size": 4, "tolerance": 1e-4, "reduce_range": False, **changes}
+        export.run(
+            export.ExportParams(**params),
+            RUNTIME,
+            DECODE,
+            data=self.root / "data",
+            model=self.root / "models" / "finetuned",
+            out=self.root / "models" / "export",
+            int8=self.root / "models" / "int8",
+            metrics=self.root / "metrics" / "export.json",
+        )
+
     def evaluate(self, variant: str) -> None:
         evaluate.run(
             evaluate.EvaluateParams(seed=1, batch_size=4, resamples=100, precision="fp32"),
@@ -198,6 +224,7 @@ class Pipeline:
         return {
             "prepare": self.prepare,
             **{step.__name__: step for step in training},
+            "export": self.export,
             **{f"evaluate@{variant}": lambda variant=variant: self.evaluate(variant) for variant in VARIANTS},  # type: ignore[misc]
             "benchmark": self.benchmark,
             "report": self.report,
