@@ -16,6 +16,7 @@ from stages.core.data.settings import WindowsParams
 from stages.core.data.windows import make_windows
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import save_checkpoint
+from stages.core.models.onnx import save_onnx
 from stages.core.qa import latency
 from stages.core.qa.latency import measure, one_by_one
 from stages.core.report.variants import VARIANTS
@@ -140,7 +141,8 @@ def test_the_stage_times_every_variant(tmp_path: Path) -> None:
     models, questions, out = tmp_path / "models", tmp_path / "test.json", tmp_path / "metrics" / "latency.json"
     tokenizer = toy_tokenizer(tmp_path / "tokenizer", "bert")
     for layers, variant in enumerate(VARIANTS, start=1):
-        save_checkpoint(toy_qa_model("bert", seed=layers, layers=layers, width=8), tokenizer, models / variant)
+        save = save_onnx if variant == "int8" else save_checkpoint
+        save(toy_qa_model("bert", seed=layers, layers=layers, width=8), tokenizer, models / variant)
     write_squad(questions, toy_examples())
     run(PARAMS, RUNTIME, WINDOWS, models=models, questions=questions, out=out)
     timings = json.loads(out.read_text(encoding="utf-8"))

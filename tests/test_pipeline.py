@@ -19,7 +19,7 @@ from stages.core.report.variants import VARIANTS
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 NAMES = ["prepare", "teacher", "cache_teacher", "baseline", "distil", "tune", "prune", "prune_curve"]
-NAMES += ["finetune", "prune_teacher", "evaluate", "benchmark", "report"]
+NAMES += ["finetune", "export", "prune_teacher", "evaluate", "benchmark", "report"]
 stage = pytest.mark.parametrize("name", NAMES)
 
 

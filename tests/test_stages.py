@@ -38,11 +38,8 @@ QUALITY_KEYS = {
 }
 
 
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-
-
-def model_files(name: str) -> set[str]:
-    return {f"models/{name}/{file}" for file in MODEL_FILES}
+def model_files(name: str, weights: str = "model.safetensors") -> set[str]:
+    return {f"models/{name}/{file}" for file in ("config.json", weights, "tokenizer.json", "tokenizer_config.json")}
 
 
 WRITTEN = {
@@ -59,6 +56,10 @@ WRITTEN = {
     "prune": model_files("pruned") | {"metrics/prune.json"},
     "prune_curve": {"plots/prune_curve.csv"},
     "finetune": model_files("finetuned") | {"metrics/finetune.json", "loss/finetuned.csv"},
+    "export": model_files("export/stock")
+    | model_files("export/onnx", "model.onnx")
+    | model_files("int8", "model.onnx")
+    | {"metrics/export.json"},
     "prune_teacher": model_files("teacher_pruned") | {"metrics/prune_teacher.json", "loss/teacher_pruned.csv"},
     **{f"evaluate@{name}": {f"metrics/quality/{name}.json", f"predictions/{name}.json"} for name in VARIANTS},
     "benchmark": {"metrics/latency.json"},
@@ -141,6 +142,7 @@ def test_models_have_the_shapes_their_stages_promise(run: Run) -> None:
         assert size["teacher"][key] > size["tuned"][key] > size["pruned"][key]
         assert len({size[name][key] for name in ("hard_label", "baseline", "distilled", "tuned")}) == 1
         assert size["pruned"][key] == size["finetuned"][key]
+        assert (size["int8"][key] == size["finetuned"][key]) == (key != "size_mb")
         assert size["teacher_pruned"][key] < size["tuned"][key]
     assert size["teacher_pruned"]["macs"] <= size["finetuned"]["macs"]
     found = run[0].json("metrics/prune.json")
@@ -158,7 +160,8 @@ def test_the_curve_has_a_row_for_each_share_before_and_after_recovery(run: Run) 
 
 
 def test_training_changes_every_model(run: Run) -> None:
-    weights = {name: run[0].files()[f"models/{name}/model.safetensors"] for name in VARIANTS}
+    trained = [name for name in VARIANTS if name != "int8"]
+    weights = {name: run[0].files()[f"models/{name}/model.safetensors"] for name in trained}
     default = {name: getattr(DISTIL, name) for name in vars(run[0].tuned)}
     assert (weights["tuned"] == weights["distilled"]) == (vars(run[0].tuned) == default)
     weights.pop("tuned")
@@ -227,6 +230,16 @@ def test_tuned_is_distilled_at_the_best_point(copied: Pipeline, monkeypatch: pyt
     assert weights(copied, "tuned") == weights(copied, "distilled")
 
 
+def test_forms_agree_and_eight_bits_are_small(run: Run) -> None:
+    forms = run[0].json("metrics/export.json")
+    assert forms["finetuned"]["largest_difference"] == 0
+    assert forms["stock"]["largest_difference"] < 1e-4
+    assert 0 < forms["onnx"]["largest_difference"] < 1e-4 < forms["int8"]["largest_difference"]
+    assert forms["finetuned"]["f1"] == forms["stock"]["f1"] == forms["onnx"]["f1"]
+    assert forms["finetuned"]["f1"] == run[0].json("metrics/finetune.json")["dev"]["f1"]
+    assert forms["stock"]["size_mb"] > forms["finetuned"]["size_mb"] > forms["int8"]["size_mb"]
+
+
 def refusal(step: Callable[[], None]) -> str:
     with pytest.raises(InputError) as error:
         step()
@@ -267,6 +280,13 @@ def test_a_cache_that_scores_otherwise_than_the_teacher_is_refused(
     read = logits.load_logits
     monkeypatch.setattr(logits, "load_logits", lambda *given: tuple(-each for each in read(*given)))
     assert "the cache is not usable" in refusal(copied.cache_teacher)
+
+
+def test_a_form_that_differs_stops_export_and_leaves_everything_as_it_was(copied: Pipeline) -> None:
+    before = copied.files()
+    message = refusal(lambda: copied.export(tolerance=1e-12, reduce_range=True))
+    assert message.startswith("form onnx: a logit on dev differs by ")
+    assert copied.files() == before
 
 
 def test_without_dev_source_whole_articles_are_held_out(tmp_path: Path) -> None:

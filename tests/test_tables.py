@@ -83,6 +83,7 @@ def test_planned_comparisons_and_their_verdict() -> None:
         "tuned - baseline",
         "finetuned - pruned",
         "finetuned - tuned",
+        "int8 - finetuned",
         "teacher_pruned - finetuned",
     ]
     assert rows[3][2:] == ["+0.0 [+0.0, +0.0]", "+2.0 [+2.0, +2.0]", "yes"]
@@ -111,6 +112,7 @@ def test_differences_frame_has_rows_above_and_planned_ones_once() -> None:
         "tuned - distilled": True,
         "pruned - tuned": False,
         "finetuned - pruned": True,
+        "int8 - finetuned": True,
         "teacher_pruned - finetuned": True,
         "tuned - baseline": True,
         "finetuned - tuned": True,

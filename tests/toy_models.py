@@ -85,7 +85,7 @@ def toy_pruned_model(family: str, seed: int) -> PreTrainedModel:
 
 
 def toy_emptied_model(family: str, seed: int) -> PreTrainedModel:
-    """A toy model whose first layer has no neurons, whose second has no heads, and whose third has neither."""
+    """A toy model whose first layer has no neurons left, whose second has no heads, and whose third has neither."""
     model = toy_qa_model(family, seed)
     shrink(model, [[1, 3], [], []], [[], range(8), []])
     return model

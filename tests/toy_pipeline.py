@@ -14,6 +14,7 @@ from stages import (
     cache_teacher,
     distil,
     evaluate,
+    export,
     finetune,
     prepare,
     prune,
@@ -232,6 +233,19 @@ class Pipeline:
             student=self.root / "models" / "finetuned",
         )
 
+    def export(self, **changes: Any) -> None:
+        params = {"seed": 1, "batch_size": 4, "tolerance": 1e-4, "reduce_range": False, **changes}
+        export.run(
+            export.ExportParams(**params),
+            RUNTIME,
+            DECODE,
+            data=self.root / "data",
+            model=self.root / "models" / "finetuned",
+            out=self.root / "models" / "export",
+            int8=self.root / "models" / "int8",
+            metrics=self.root / "metrics" / "export.json",
+        )
+
     def evaluate(self, variant: str) -> None:
         evaluate.run(
             evaluate.EvaluateParams(seed=1, batch_size=4, resamples=100, precision="fp32"),
@@ -272,7 +286,7 @@ class Pipeline:
         pruning = (self.prune, self.prune_curve, self.finetune, self.prune_teacher)
         return {
             "prepare": self.prepare,
-            **{step.__name__: step for step in (*training, *pruning)},
+            **{step.__name__: step for step in (*training, *pruning, self.export)},
             **{f"evaluate@{variant}": lambda variant=variant: self.evaluate(variant) for variant in VARIANTS},  # type: ignore[misc]
             "benchmark": self.benchmark,
             "report": self.report,

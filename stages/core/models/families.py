@@ -22,6 +22,7 @@ class Family:
     encoder: str
     neurons_field: str
     attention_kernel: str
+    token_types: bool  # whether question and paragraph are told apart by an input
     parts: Mapping[str, str]
 
 
@@ -43,6 +44,9 @@ def _parts(attention: str, names: str, attention_side: str, ffn_side: str) -> di
     }
 
 
+# A pruned model's config says "pruned-bert", so that nobody takes it for a stock one; see `pruned`.
+PRUNED_PREFIX = "pruned-"
+
 _BERT_FFN = "intermediate.dense output.dense output.LayerNorm"
 _BERT = _parts("attention.self", "query key value", "attention.output.dense attention.output.LayerNorm", _BERT_FFN)
 _DISTILBERT = _parts(
@@ -52,11 +56,13 @@ _MPNET = _parts("attention.attn", "q k v", "attention.attn.o attention.LayerNorm
 
 # MPNet adds its relative position bias to the attention scores itself, so it has no fused kernel.
 FAMILIES = {
-    "bert": Family("BertForQuestionAnswering", "bert.encoder", "intermediate_size", "sdpa", _BERT),
-    "distilbert": Family("DistilBertForQuestionAnswering", "distilbert.transformer", "hidden_dim", "sdpa", _DISTILBERT),
-    "roberta": Family("RobertaForQuestionAnswering", "roberta.encoder", "intermediate_size", "sdpa", _BERT),
-    "electra": Family("ElectraForQuestionAnswering", "electra.encoder", "intermediate_size", "sdpa", _BERT),
-    "mpnet": Family("MPNetForQuestionAnswering", "mpnet.encoder", "intermediate_size", "eager", _MPNET),
+    "bert": Family("BertForQuestionAnswering", "bert.encoder", "intermediate_size", "sdpa", True, _BERT),
+    "distilbert": Family(
+        "DistilBertForQuestionAnswering", "distilbert.transformer", "hidden_dim", "sdpa", False, _DISTILBERT
+    ),
+    "roberta": Family("RobertaForQuestionAnswering", "roberta.encoder", "intermediate_size", "sdpa", False, _BERT),
+    "electra": Family("ElectraForQuestionAnswering", "electra.encoder", "intermediate_size", "sdpa", True, _BERT),
+    "mpnet": Family("MPNetForQuestionAnswering", "mpnet.encoder", "intermediate_size", "eager", False, _MPNET),
 }
 
 
@@ -94,11 +100,17 @@ class Layer:
         return self.ffn_in.out_features
 
 
+def family_name(model_type: object) -> str:
+    """The family that a config's model_type stands for, pruned or not. Raises InputError if it is none of the five."""
+    name = str(model_type).removeprefix(PRUNED_PREFIX)
+    if name not in FAMILIES:
+        raise InputError(f"model_type is {model_type!r}; the families known are {', '.join(FAMILIES)}")
+    return name
+
+
 def family_of(model: PreTrainedModel) -> Family:
     """The family of a model. Raises InputError if it is none of the five."""
-    if (family := FAMILIES.get(model.config.model_type)) is None:
-        raise InputError(f"model_type is {model.config.model_type!r}; the families known are {', '.join(FAMILIES)}")
-    return family
+    return FAMILIES[family_name(model.config.model_type)]
 
 
 def layers(model: PreTrainedModel) -> list[Layer]:

@@ -6,7 +6,7 @@ table does; `config.pruned_shapes` carries it as one `{"heads": [numbers], "neur
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from stages.core.errors import InputError
 from stages.core.models.encoder import PRUNED_SHAPES
-from stages.core.models.families import Layer, family_of, layers, set_part, stock_shape
+from stages.core.models.families import Layer, family_name, family_of, layers, set_part, stock_shape
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def shrink(model: PreTrainedModel, heads: Sequence[Sequence[int]], neurons: Sequ
     for number, (layer, numbers) in enumerate(zip(layers(model), kept, strict=True)):
         if not numbers:
             set_part(model, number, "attention", NoAttention(layer.attention, _output_inside_attention(model)))
-        elif model.config.model_type == "mpnet":
+        elif family_name(model.config.model_type) == "mpnet":
             _keep_position_bias(layer.attention, numbers)
 
 
@@ -159,23 +159,15 @@ def _parameter(values: Tensor) -> nn.Parameter:
     return nn.Parameter(copied, requires_grad=copied.numel() > 0)
 
 
-def _keep_position_bias(attention: nn.Module, numbers: Sequence[int]) -> None:
+def _keep_position_bias(attention: Any, numbers: Sequence[int]) -> None:
     """Let an MPNet layer with fewer heads pick its own of the position bias that all layers share."""
     if not hasattr(attention, "kept_heads"):
         attention.register_forward_pre_hook(_pick_position_bias)
-    index = _index(numbers).to(next(attention.parameters()).device)
-    attention.register_buffer("kept_heads", index, persistent=False)
-    attention.__dict__["kept_head_numbers"] = tuple(numbers)
+    # Plain numbers: from_pretrained builds models without data and fills in what is saved, which no buffer would be.
+    attention.kept_heads = tuple(numbers)
 
 
-def refill_kept_heads(module: nn.Module) -> None:
-    """Write an MPNet attention's head numbers into their buffer, which from_pretrained leaves unset."""
-    if hasattr(module, "kept_head_numbers"):
-        kept_heads = cast(Tensor, module.kept_heads)
-        kept_heads.copy_(_index(cast(Any, module.kept_head_numbers)).to(kept_heads.device))
-
-
-def _pick_position_bias(attention: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    # A function of the module and the numbers in a buffer: copies of the model and moves between devices keep both.
+def _pick_position_bias(attention: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    # A function of the module and the numbers it carries: copies of the model and moves between devices keep both.
     hidden_states, attention_mask, position_bias = inputs
-    return hidden_states, attention_mask, position_bias.index_select(1, attention.kept_heads)
+    return hidden_states, attention_mask, position_bias[:, list(attention.kept_heads)]

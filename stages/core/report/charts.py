@@ -24,10 +24,11 @@ COLORS = {
     "tuned": "#009e73",
     "pruned": "#d55e00",
     "finetuned": "#cc79a7",
-    "teacher_pruned": "#0072b2",
+    "int8": "#0072b2",
+    "teacher_pruned": "#f0e442",
 }
 # And told apart where students of one size lie on one another.
-MARKERS = dict(zip(COLORS, "osv^D<>P", strict=True))
+MARKERS = dict(zip(COLORS, "osv^D<>PX", strict=True))
 _PARTS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7")
 _NO_CURVE = ("step", "epoch", "learning_rate")
 
