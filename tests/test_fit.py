@@ -269,6 +269,20 @@ def test_weight_decay_shrinks_matrices_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_frozen_word_embeddings_stay_and_all_else_learns(tmp_path: Path, family: str) -> None:
+    model = toy_qa_model(family, 1)
+    words = model.get_input_embeddings().weight
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    windows = toy_questions(tmp_path / "tokenizer", 4, seed=1, family=family).windows
+    params = fit_params(epochs=1, freeze_embeddings=True)
+    fit(model, LabelLoss(), TrainingSet(windows), params, CPU, scratch=tmp_path, name="run")
+    # A type or a position that no window has learns nothing either, but for the decay of its matrix.
+    same = {name for name, weight in model.named_parameters() if torch.equal(weight, before[name])}
+    assert [id(dict(model.named_parameters())[name]) for name in same] == [id(words)]
+    assert all(weight.requires_grad for weight in model.parameters()), "the model is left frozen"
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_dropout_is_set_in_every_layer(tmp_path: Path, family: str) -> None:
     model = toy_qa_model(family, 1)
     shipped = model.config.to_dict()

@@ -19,6 +19,7 @@ FIT: dict[str, Any] = {
     "weight_decay": 0.01,
     "max_grad_norm": 1.0,
     "dropout": 0.1,
+    "freeze_embeddings": False,
     "log_steps": 2,
     "checkpoint_steps": 2,
 }

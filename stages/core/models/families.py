@@ -126,6 +126,11 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
     return cast(nn.ModuleList, model.get_submodule(family_of(model).encoder).layer)
 
 
+def word_embeddings(model: nn.Module) -> nn.Module:
+    """The table that turns token numbers into vectors."""
+    return cast(PreTrainedModel, model).get_input_embeddings()
+
+
 def stock_shape(model: PreTrainedModel) -> tuple[int, int]:
     """Heads and feed-forward neurons of each layer as the architecture has them, before any pruning."""
     return int(model.config.num_attention_heads), int(getattr(model.config, family_of(model).neurons_field))

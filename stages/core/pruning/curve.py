@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from transformers import PreTrainedModel
@@ -54,7 +55,7 @@ class Curve:
         """The model pruned to `share` of its MACs by one of CRITERIA, without any training."""
         if criterion == "magnitude":
             return self._by_magnitude(share)
-        once = {"rounds": 1, "repair_windows": 0} if criterion == "fisher" else {}
+        once: dict[str, Any] = {"rounds": 1, "repair_windows": 0} if criterion == "fisher" else {}
         params = replace(self.prune, macs_kept=share, parameters_kept=0.0, latency_kept=0.0, recovery_windows=0, **once)
         return prune(self.model, self.training, self.answers, params, self.runtime, scratch=self.scratch)
 

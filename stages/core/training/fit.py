@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from stages.core.data.batches import Batch, FlatLogits, count_batches, shuffled_batches
 from stages.core.data.windows import Windows
-from stages.core.models.families import set_inference_kernel, set_training_kernel
+from stages.core.models.families import set_inference_kernel, set_training_kernel, word_embeddings
 from stages.core.runtime import Runtime, autocast
 from stages.core.training.losses import Loss
 from stages.core.training.settings import FitParams
@@ -70,6 +70,8 @@ def fit(
     model.to(runtime.device)
     set_training_kernel(model, runtime.device)
     _set_dropout(model, params.dropout)
+    words = word_embeddings(model)
+    words.requires_grad_(not params.freeze_embeddings)
     model.train()
     trained: list[nn.Module] = [model]
     if isinstance(loss, nn.Module):
@@ -94,6 +96,7 @@ def fit(
             model.train()
         _keep(checkpoint, trained, optimizer, progress)
     bar.close()
+    words.requires_grad_(True)
     model.eval()
     set_inference_kernel(model)
     return progress.history

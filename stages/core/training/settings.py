@@ -19,6 +19,7 @@ class FitParams:
     weight_decay: float  # of AdamW, on matrices only
     max_grad_norm: float  # gradients are clipped to this length
     dropout: float  # probability, while training
+    freeze_embeddings: bool  # leave the word embeddings as they are: over half of a small model's weights
     log_steps: int  # updates between two rows of the loss history
     checkpoint_steps: int  # updates between two checkpoints that an interrupted run goes on from
 
