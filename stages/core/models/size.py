@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
+from stages.core.models.answering import file_mb
 from stages.core.models.checkpoint import network_of
 from stages.core.models.macs import count_macs
-from stages.core.models.session import GRAPH, is_onnx_folder
-from stages.core.models.source import WEIGHTS
 
 
 def describe_size(folder: Path, *, length: int) -> dict[str, float]:
@@ -20,9 +19,3 @@ def describe_size(folder: Path, *, length: int) -> dict[str, float]:
         "macs": count_macs(network, length),
         "size_mb": file_mb(folder),
     }
-
-
-def file_mb(folder: Path) -> float:
-    """Return the size in 10^6 bytes of the weights in a model folder: of the graph, where there is one."""
-    name = GRAPH if is_onnx_folder(folder) else WEIGHTS
-    return round((folder / name).stat().st_size / 1e6, 3)

@@ -8,8 +8,7 @@ import torch
 from stages.core.data.batches import FlatLogits
 from stages.core.data.prepared import Questions
 from stages.core.errors import InputError
-from stages.core.models.answering import open_model
-from stages.core.models.size import file_mb
+from stages.core.models.answering import file_mb, open_model
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.evaluation import answer, quality
 from stages.core.qa.inference import predict_logits
