@@ -1,8 +1,9 @@
 """Teacher x windows -> cached start and end logits, so that students learn from it without running it.
 
 Reads the teacher and the prepared windows of train and dev; writes ragged half-precision logits bound to a
-fingerprint of tokenizer, windows and teacher. Dev is scored from the cache and from the live teacher: half precision
-must cost nothing.
+fingerprint of tokenizer, windows and teacher. Where students read other windows, the logits are carried over to them by
+characters. Dev is scored from the cache and from the live teacher: neither half precision nor the carriage may cost
+anything.
 """
 
 import argparse
@@ -40,8 +41,9 @@ def run(
     metrics: Path,
 ) -> None:
     """Run the teacher over every window, cache what it says, score the cache against the live teacher."""
+    from stages.core.data.carry import carry_over
     from stages.core.data.logits import load_logits, save_logits
-    from stages.core.data.prepared import load_split
+    from stages.core.data.prepared import load_split, load_taught
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint
     from stages.core.models.encoder import fingerprint
@@ -53,13 +55,15 @@ def run(
     model, made_by = move(load_checkpoint(teacher), runtime.device), fingerprint(teacher)
     scores: dict[str, object] = {}
     for split in ("train", "dev"):
-        questions = load_split(data, split)
+        questions, taught = load_split(data, split), load_taught(data, split)
         logits = predict_logits(
             model, questions.windows, batch_size=params.batch_size, device=runtime.device, precision="fp32"
         )
-        save_logits(out / f"{split}.safetensors", logits, questions.windows, made_by)
-        cached = load_logits(out / f"{split}.safetensors", questions.windows, made_by)
-        live, read = (quality(questions, answer(questions, each, decode)) for each in (logits, cached))
+        carried = carry_over(logits, questions.windows, taught.windows)
+        save_logits(out / f"{split}.safetensors", carried, taught.windows, made_by)
+        cached = load_logits(out / f"{split}.safetensors", taught.windows, made_by)
+        live = quality(questions, answer(questions, logits, decode))
+        read = quality(taught, answer(taught, cached, decode))
         if split == "dev" and abs(live["f1"] - read["f1"]) > params.f1_tolerance:
             raise InputError(
                 f"{out}: dev F1 is {read['f1']} from the cache and {live['f1']} live; the cache is not usable"

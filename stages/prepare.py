@@ -1,9 +1,10 @@
 """Raw questions -> checked examples, article-wise splits and tokenised windows.
 
-Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, the windows of train and dev, and
-what it counted. A record that is not sound stops the stage or is dropped and counted; nothing is repaired. The stage
-fails if training labels do not decode to the gold text, or windows cannot hold the answers: whatever is trained on
-such data learns something else than it seems.
+Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, their windows, and what it counted.
+Where students have an encoder with another tokenizer, train and dev are cut for that one too. A record that is not
+sound stops the stage or is dropped and counted; nothing is repaired. The stage fails if training labels do not decode
+to the gold text, or windows cannot hold the answers: whatever is trained on such data learns something else than it
+seems.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from stages.core.data.settings import WindowsParams
 from stages.core.errors import clean_exit
 from stages.core.models.source import EncoderParams, resolve_model
 from stages.core.params import load_params, require
+from stages.core.training.settings import StudentParams
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,23 @@ class DataParams:
 
 
 def run(
-    params: DataParams, windows: WindowsParams, encoder: EncoderParams, *, corpus: Path, out: Path, metrics: Path
+    params: DataParams,
+    windows: WindowsParams,
+    encoder: EncoderParams,
+    student: StudentParams,
+    *,
+    corpus: Path,
+    out: Path,
+    metrics: Path,
 ) -> None:
     """Read, check, split, sample, tokenise, verify, write."""
-    from stages.core.data.examples import sample, write_squad
+    source = resolve_model(encoder.model, encoder.sha256)
+    models = list(dict.fromkeys([source, student.origin(source)]))
+    from stages.core.data.cutting import load_cutter
+    from stages.core.data.examples import sample
     from stages.core.data.splits import count_dropped, read_sources, split_by_article, without_contexts_of
-    from stages.core.data.verify import describe, verify
-    from stages.core.data.windows import make_windows, save_windows
+    from stages.core.data.writing import write_split
     from stages.core.files import write_json
-    from stages.core.models.encoder import load_tokenizer
-    from stages.core.models.positions import positions
 
     test, bad_test = read_sources(params.test, corpus, params.on_bad_record)
     train, bad_train = read_sources(params.train, corpus, params.on_bad_record)
@@ -68,22 +77,10 @@ def run(
         "dev": sample(dev, params.dev_questions, params.seed),
         "test": sample(test, params.test_questions, params.seed),
     }
-    source = resolve_model(encoder.model, encoder.sha256)
-    room = positions(source)
-    require(
-        windows.max_length <= room,
-        "params.yaml: windows.max_length",
-        windows.max_length,
-        f"at most {room}, which is all the encoder has positions for",
-    )
-    tokenizer = load_tokenizer(source)
+    cutters = [load_cutter(model, max_length=windows.max_length, doc_stride=windows.doc_stride) for model in models]
     counts: dict[str, object] = {"dropped": dropped}
     for name, examples in splits.items():
-        cut = make_windows(examples, tokenizer, max_length=windows.max_length, doc_stride=windows.doc_stride)
-        counts[name] = described = describe(examples, cut)
-        verify(name, described)
-        write_squad(out / f"{name}.json", examples)
-        save_windows(cut, out / f"{name}.safetensors")
+        counts |= write_split(out, name, examples, cutters if name != "test" else cutters[:1])
     write_json(metrics, counts)
 
 
@@ -94,7 +91,7 @@ def main() -> None:
         parser.add_argument(name, type=Path, required=True)
     paths = vars(parser.parse_args())
     data, windows = load_params("data", DataParams), load_params("windows", WindowsParams)
-    run(data, windows, load_params("encoder", EncoderParams), **paths)
+    run(data, windows, load_params("encoder", EncoderParams), load_params("student", StudentParams), **paths)
 
 
 if __name__ == "__main__":

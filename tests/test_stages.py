@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.models.source import EncoderParams, file_sha256
 from stages.core.report.variants import VARIANTS
+from stages.core.training.settings import StudentParams
 from stages.core.training.trials import TrialRun
-from tests.toy_models import FAMILY_NAMES, toy_tokenizer
+from tests.toy_models import FAMILY_NAMES, toy_qa_model, toy_tokenizer
 from tests.toy_pipeline import DECODE, DISTIL, RUNTIME, WINDOWS, Pipeline
 
 QUALITY_KEYS = {
@@ -303,6 +305,38 @@ def test_every_family_is_teacher_and_student(tmp_path: Path, family: str) -> Non
     sizes = [pipeline.json(f"metrics/quality/{name}.json")["parameters"] for name in ("teacher", "baseline")]
     assert sizes[0] > sizes[1]
     assert load_checkpoint(tmp_path / "models" / "baseline").config.model_type == family
+
+
+@pytest.fixture(scope="module")
+def across(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A WordPiece teacher and students of a byte-level encoder that is narrower."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("across"))
+    tokenizer = toy_tokenizer(pipeline.root / "student" / "tokenizer", "roberta")
+    save_checkpoint(toy_qa_model("roberta", 5, width=16), tokenizer, pipeline.root / "student" / "encoder")
+    pipeline.student = StudentParams((0, 2), encoder=str(pipeline.root / "student" / "encoder"))
+    pipeline.distil_params = replace(DISTIL, hidden_weight=0.0)
+    return pipeline, run_all(pipeline)
+
+
+def test_students_of_another_tokenizer_run_through_all_stages(across: Run) -> None:
+    own = {"data/student_train.safetensors", "data/student_dev.safetensors"}
+    assert {name: set(files) - own for name, files in across[1].items()} == WRITTEN
+    assert own <= set(across[1]["prepare"])
+    for variant in VARIANTS:
+        kind = load_checkpoint(across[0].root / "models" / variant).config.model_type
+        assert kind == ("bert" if variant == "teacher" else "roberta")
+        tokenizers = [across[0].root / part / "tokenizer.json" for part in (f"models/{variant}", "student/encoder")]
+        assert (tokenizers[0].read_bytes() == tokenizers[1].read_bytes()) == (variant != "teacher")
+
+
+def test_the_carried_cache_answers_as_the_teacher(across: Run) -> None:
+    found = across[0].json("metrics/cache_teacher.json")["dev"]
+    assert found["f1_live"] == across[0].json("metrics/teacher.json")["dev"]["f1"]
+    assert found["f1_cached"] == pytest.approx(found["f1_live"], abs=0.5)
+
+
+def test_students_of_another_tokenizer_align_no_states(across: Run) -> None:
+    assert "distil.hidden_weight is 1.0, wanted 0" in refusal(lambda: across[0].distil(hidden_weight=1.0))
 
 
 def test_evaluate_scores_any_model_on_any_file_and_prints(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import load_file, save_file
 
@@ -24,7 +25,7 @@ from tests.toy_training import fit_params
 RUNTIME = RuntimeParams(device="cpu", precision="fp32", threads=1)
 WINDOWS = WindowsParams(max_length=64, doc_stride=8)
 DECODE = DecodeParams(n_best=5, max_answer_length=4)
-FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3))
+FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3, dropout=0.1))
 KNOBS = {"temperature": 2.0, "alpha": 0.9}
 DISTIL = DistilParams(**FIT, **KNOBS, hidden_weight=1.0, student_layers=(1, 2), teacher_layers=(1, 3))
 STUDENT = StudentParams(layers=(0, 2))
@@ -35,6 +36,7 @@ class Pipeline:
 
     def __init__(self, root: Path, family: str = "bert", *, ready: bool = False) -> None:
         self.root, self.family = root, family
+        self.student, self.distil_params = STUDENT, DISTIL
         self.encoder = EncoderParams(str(root / "encoder"), "")
         model, tokenizer = toy_qa_model(family, 1), toy_tokenizer(root / "tokenizer", family)
         save_checkpoint(model, tokenizer, root / "encoder")
@@ -53,6 +55,7 @@ class Pipeline:
             prepare.DataParams(**params),
             WINDOWS,
             self.encoder,
+            self.student,
             corpus=self.root / "corpus",
             out=self.root / "data",
             metrics=self.root / "metrics" / "data.json",
@@ -96,11 +99,11 @@ class Pipeline:
             found |= {"history": self.root / "loss" / f"{model}.csv", "scratch": self.root / "scratch" / stage}
         return found
 
-    def baseline(self) -> None:
+    def baseline(self, **changes: float) -> None:
         baseline.run(
-            baseline.BaselineParams(**FIT, **KNOBS),
+            baseline.BaselineParams(**{**FIT, **KNOBS, **changes}),
             RUNTIME,
-            STUDENT,
+            self.student,
             DECODE,
             **self.lessons,
             **self.outputs("baseline", "baseline"),
@@ -108,8 +111,15 @@ class Pipeline:
             control_history=self.root / "loss" / "hard_label.csv",
         )
 
-    def distil(self) -> None:
-        distil.run(DISTIL, RUNTIME, STUDENT, DECODE, **self.lessons, **self.outputs("distil", "distilled"))
+    def distil(self, **changes: float) -> None:
+        distil.run(
+            replace(self.distil_params, **cast(dict[str, Any], changes)),
+            RUNTIME,
+            self.student,
+            DECODE,
+            **self.lessons,
+            **self.outputs("distil", "distilled"),
+        )
 
     def tune(self) -> None:
         params = tune.TuneParams(
@@ -123,9 +133,9 @@ class Pipeline:
         )
         tune.run(
             params,
-            DISTIL,
+            self.distil_params,
             RUNTIME,
-            STUDENT,
+            self.student,
             DECODE,
             **self.lessons,
             **self.outputs("tune", "tuned"),
