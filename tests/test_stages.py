@@ -13,10 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stages import evaluate
+from stages.core.data.batches import collate, ordered_batches
 from stages.core.data.examples import read_squad
+from stages.core.data.logits import load_logits
 from stages.core.data.prepared import load_split
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
+from stages.core.models.encoder import fingerprint
 from stages.core.models.source import EncoderParams, file_sha256
 from stages.core.report.variants import VARIANTS
 from stages.core.training.settings import StudentParams
@@ -227,6 +230,37 @@ def test_a_cache_that_scores_otherwise_than_the_teacher_is_refused(
     read = logits.load_logits
     monkeypatch.setattr(logits, "load_logits", lambda *given: tuple(-each for each in read(*given)))
     assert "the cache is not usable" in refusal(copied.cache_teacher)
+
+
+def test_teachers_of_several_tokenizers_are_averaged(copied: Pipeline) -> None:
+    """With itself the teacher's mean is its own answers; with another model's it is between the two."""
+    alone = copied.json("metrics/cache_teacher.json")
+    copied.cache_teacher(str(copied.root / "models" / "teacher"))
+    found = copied.json("metrics/cache_teacher.json")
+    assert found["train"].keys() == alone["train"].keys()
+    assert set(found["dev"]) == {"f1_live", "f1_cached", "f1_other_1", "f1_mean"}
+    assert len(set(found["dev"].values())) == 1
+    save_checkpoint(toy_qa_model("roberta", 9), toy_tokenizer(copied.root / "t", "roberta"), copied.root / "other")
+    copied.cache_teacher(str(copied.root / "other"))
+    windows = load_split(copied.root / "data", "train").windows
+    made_by = fingerprint(copied.root / "models" / "teacher")
+    mixed = load_logits(copied.root / "cache" / "train.safetensors", windows, made_by)
+    copied.cache_teacher()
+    own = load_logits(copied.root / "cache" / "train.safetensors", windows, made_by)
+    for batch in ordered_batches(windows, 64):
+        of_each = [collate(windows, batch.rows, each) for each in (mixed, own)]
+        mean, mine = (
+            each.teacher_start_logits.masked_fill(~batch.context_mask, -torch.inf).softmax(1)  # type: ignore[union-attr]
+            for each in of_each
+        )
+        assert ((2 * mean - mine) > -0.01).all(), "what is left is no probability"
+        assert not torch.allclose(mean, mine, atol=0.1)
+
+
+def test_another_teacher_that_is_none_is_refused(copied: Pipeline) -> None:
+    assert refusal(lambda: copied.cache_teacher("nowhere")).startswith("model 'nowhere': no such folder")
+    bare = copied.root / "encoder"
+    assert "no question answering head here" in refusal(lambda: copied.cache_teacher(str(bare)))
 
 
 def test_without_dev_source_whole_articles_are_held_out(tmp_path: Path) -> None:
