@@ -48,29 +48,32 @@ def run(
 ) -> None:
     """Cut the student twice; train one with the teacher's answers, one without; score both on dev."""
     origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
+    from stages.core.data.batches import count_batches
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import load_tokenizer
     from stages.core.qa.evaluation import answer_with, quality
-    from stages.core.training.fit import fit, write_history
+    from stages.core.training.fit import TrainingSet, fit, write_history
     from stages.core.training.lessons import load_lessons, new_student
     from stages.core.training.losses import DistillationLoss, LabelLoss, Loss
     from stages.core.training.scratch import scratch_folder
 
     runtime = start(runtime_params, params.seed)
     lessons = load_lessons(data, teacher, cache, runtime.device)
-    arms: list[tuple[str, Loss, Path, Path]] = [
-        ("baseline", DistillationLoss(params.temperature, params.alpha), out, history),
-        ("hard_label", LabelLoss(), control, control_history),
+    soft, training = DistillationLoss(params.temperature, params.alpha), lessons.training
+    updates = params.epochs * count_batches(training.windows, params.batch_size)
+    arms: list[tuple[str, Loss, TrainingSet, Path, Path]] = [
+        ("baseline", soft, training, out, history),
+        ("hard_label", LabelLoss(), training.labelled(), control, control_history),
     ]
     scores: dict[str, object] = {}
     with scratch_folder(
         scratch, [params, runtime_params, student_params], [data, teacher, cache, origin]
     ) as unfinished:
-        for name, loss, folder, curve in arms:
+        for name, loss, taught, folder, curve in arms:
             start(runtime_params, params.seed)
             student = new_student(lessons, student_params, params.seed)
-            losses = fit(student, loss, lessons.training, params, runtime, scratch=unfinished, name=name)
+            losses = fit(student, loss, taught, params, runtime, scratch=unfinished, name=name, updates=updates)
             answers = answer_with(student, lessons.dev, decode, runtime.device, params.batch_size)
             scores[name] = {"dev": quality(lessons.dev, answers)}
             save_checkpoint(student.cpu(), load_tokenizer(origin), folder)

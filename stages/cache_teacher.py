@@ -1,9 +1,10 @@
 """Teacher x windows -> cached start and end logits, so that students learn from it without running it.
 
-Reads the teacher and the prepared windows of train and dev; writes ragged half-precision logits bound to a
-fingerprint of tokenizer, windows and teacher. Where students read other windows, the logits are carried over to them
-by characters; the probabilities of further teachers are averaged with its own. Dev is scored from the cache and from
-the live teacher: neither half precision nor the carriage may cost anything.
+Reads the teacher and the prepared windows of train and dev, and of inputs without labels where there are any; writes
+ragged half-precision logits bound to a fingerprint of tokenizer, windows and teacher. Where students read other
+windows, the logits are carried over to them by characters; the probabilities of further teachers are averaged with
+its own. Dev is scored from the cache and from the live teacher: neither half precision nor the carriage may cost
+anything.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def run(
     from stages.core.data.average import average
     from stages.core.data.carry import carry_over
     from stages.core.data.logits import load_logits, save_logits
-    from stages.core.data.prepared import load_split, load_taught
+    from stages.core.data.prepared import UNLABELLED, has_unlabelled, load_split, load_taught
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint
     from stages.core.models.encoder import fingerprint
@@ -59,12 +60,14 @@ def run(
     panel = [Reader(move(load_checkpoint(teacher), device))]
     panel += [load_reader(each, load_split(data, "dev"), device) for each in others]
     scores: dict[str, dict[str, float]] = {}
-    for split in ("train", "dev"):
+    for split in ("train", "dev", UNLABELLED) if has_unlabelled(data) else ("train", "dev"):
         questions, taught = load_split(data, split), load_taught(data, split)
         said = [reader.read(questions, batch_size=params.batch_size, device=device) for reader in panel]
         carried = [carry_over(each.logits, each.questions.windows, taught.windows) for each in said]
         pooled = Said(taught, average(carried, taught.windows))
         save_logits(out / f"{split}.safetensors", pooled.logits, taught.windows, made_by)
+        if split == UNLABELLED:
+            continue  # nothing to score by
         cached = Said(taught, load_logits(out / f"{split}.safetensors", taught.windows, made_by))
         scores[split] = {"f1_live": said[0].f1(decode), "f1_cached": cached.f1(decode)}
         if others and split == "dev":

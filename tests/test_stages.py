@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from stages import evaluate
-from stages.core.data.batches import collate, ordered_batches
-from stages.core.data.examples import read_squad
+from stages.core.data.batches import Batch, collate, ordered_batches
+from stages.core.data.examples import read_squad, write_squad
 from stages.core.data.logits import load_logits
 from stages.core.data.prepared import load_split
 from stages.core.errors import InputError
@@ -22,10 +23,13 @@ from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.models.encoder import fingerprint
 from stages.core.models.source import EncoderParams, file_sha256
 from stages.core.report.variants import VARIANTS
+from stages.core.training.losses import LabelLoss, LossTerms
 from stages.core.training.settings import StudentParams
 from stages.core.training.trials import TrialRun
+from stages.prepare import UnlabelledParams
 from tests.toy_models import FAMILY_NAMES, toy_qa_model, toy_tokenizer
 from tests.toy_pipeline import DECODE, DISTIL, RUNTIME, WINDOWS, Pipeline
+from tests.toy_questions import toy_examples
 
 QUALITY_KEYS = {
     "exact_match",
@@ -371,6 +375,57 @@ def test_the_carried_cache_answers_as_the_teacher(across: Run) -> None:
 
 def test_students_of_another_tokenizer_align_no_states(across: Run) -> None:
     assert "distil.hidden_weight is 1.0, wanted 0" in refusal(lambda: across[0].distil(hidden_weight=1.0))
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """As many inputs without labels as there are questions."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("more"))
+    write_squad(pipeline.root / "corpus" / "more.json", toy_examples(16, seed=4, articles=2))
+    pipeline.unlabelled = UnlabelledParams(
+        other_offsets=8, other_paragraphs=8, sources=(str(pipeline.root / "corpus" / "more.json"),), paragraphs=8
+    )
+    return pipeline, run_all(pipeline)
+
+
+def test_students_learn_from_inputs_without_labels_too(run: Run, more: Run) -> None:
+    extra = {"data/unlabelled.json", "data/unlabelled.safetensors", "cache/unlabelled.safetensors"}
+    assert {name: set(files) - extra for name, files in more[1].items()} == WRITTEN
+    assert extra <= set(more[0].files())
+    same = (
+        *WRITTEN["teacher"],
+        *(f"{part}/{name}.safetensors" for part in ("data", "cache") for name in ("train", "dev")),
+    )
+    assert all(more[0].files()[path] == run[0].files()[path] for path in same)
+    for stage, model in (("baseline", "baseline"), ("distil", "distilled"), ("tune", "tuned"), ("prune", "pruned")):
+        path = f"models/{model}/model.safetensors"
+        assert more[1][stage][path] != run[1][stage][path]
+    for name in ("baseline", "distilled"):
+        steps = [pd.read_csv(each[0].root / "loss" / f"{name}.csv")["step"].max() for each in (run, more)]
+        assert steps[1] == 2 * steps[0]
+
+
+def test_the_control_sees_labelled_windows_only_as_often(more: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = [pd.read_csv(more[0].root / "loss" / f"{name}.csv") for name in ("baseline", "hard_label")]
+    assert curves[0]["step"].tolist() == curves[1]["step"].tolist()
+    assert curves[0]["learning_rate"].tolist() == curves[1]["learning_rate"].tolist()
+    labels = []
+
+    def listen(self: LabelLoss, model: nn.Module, batch: Batch) -> LossTerms:
+        labels.extend(batch.start_positions.tolist())
+        return learn(self, model, batch)
+
+    learn = LabelLoss.__call__
+    monkeypatch.setattr(LabelLoss, "__call__", listen)
+    more[0].baseline()
+    assert len(labels) == 4 * 24
+    assert -1 not in labels
+
+
+def test_a_cache_without_the_inputs_that_have_no_labels_is_refused(copied: Pipeline) -> None:
+    copied.unlabelled = UnlabelledParams(other_offsets=8, other_paragraphs=0, sources=(), paragraphs=0)
+    copied.prepare()
+    assert "unlabelled.safetensors: no such cache; run the cache_teacher stage" in refusal(copied.baseline)
 
 
 def test_evaluate_scores_any_model_on_any_file_and_prints(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3, dropout=0.1))
 KNOBS = {"temperature": 2.0, "alpha": 0.9}
 DISTIL = DistilParams(**FIT, **KNOBS, hidden_weight=1.0, student_layers=(1, 2), teacher_layers=(1, 3))
 STUDENT = StudentParams(layers=(0, 2))
+UNLABELLED = prepare.UnlabelledParams(other_offsets=0, other_paragraphs=0, sources=(), paragraphs=0)
 
 
 class Pipeline:
@@ -36,7 +37,7 @@ class Pipeline:
 
     def __init__(self, root: Path, family: str = "bert", *, ready: bool = False) -> None:
         self.root, self.family = root, family
-        self.student, self.distil_params = STUDENT, DISTIL
+        self.student, self.distil_params, self.unlabelled = STUDENT, DISTIL, UNLABELLED
         self.encoder = EncoderParams(str(root / "encoder"), "")
         model, tokenizer = toy_qa_model(family, 1), toy_tokenizer(root / "tokenizer", family)
         save_checkpoint(model, tokenizer, root / "encoder")
@@ -56,6 +57,7 @@ class Pipeline:
             WINDOWS,
             self.encoder,
             self.student,
+            self.unlabelled,
             corpus=self.root / "corpus",
             out=self.root / "data",
             metrics=self.root / "metrics" / "data.json",

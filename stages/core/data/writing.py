@@ -1,11 +1,11 @@
 """Splits written as stages/core/data/prepared.py reads them: verified first, for every tokenizer that reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.core.data.cutting import Cutter
 from stages.core.data.examples import Example, write_squad
-from stages.core.data.prepared import STUDENT
+from stages.core.data.prepared import STUDENT, UNLABELLED
 from stages.core.data.verify import describe, verify
 from stages.core.data.windows import save_windows
 
@@ -35,3 +35,25 @@ def write_split(
     for windows in own:
         save_windows(windows, folder / f"{own_name}.safetensors")
     return described
+
+
+def write_unlabelled(
+    folder: Path, drawn: Mapping[str, Sequence[Example]], cutters: Sequence[Cutter]
+) -> dict[str, dict[str, int]]:
+    """Write questions without answers, drawn by kind, and windows without labels; return their counts, by name.
+
+    Where there are none nothing is written. As in `write_split`, windows of the students' own tokenizer stand beside
+    the teacher's only where they differ.
+    """
+    examples = [each for kind in drawn.values() for each in kind]
+    for name in (f"{UNLABELLED}.json", f"{UNLABELLED}.safetensors", f"{STUDENT}{UNLABELLED}.safetensors"):
+        (folder / name).unlink(missing_ok=True)  # of an earlier run
+    if not examples:
+        return {}
+    cut, *own = (cutter.cut(examples).without_labels() for cutter in cutters)
+    write_squad(folder / f"{UNLABELLED}.json", examples)
+    save_windows(cut, folder / f"{UNLABELLED}.safetensors")
+    for windows in own:
+        if windows.fingerprint() != cut.fingerprint():
+            save_windows(windows, folder / f"{STUDENT}{UNLABELLED}.safetensors")
+    return {UNLABELLED: {**{kind: len(rows) for kind, rows in drawn.items()}, "windows": len(cut)}}

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from stages.core.data.logits import load_logits
-from stages.core.data.prepared import Questions, has_own_windows, load_taught
+from stages.core.data.prepared import UNLABELLED, Questions, has_own_windows, has_unlabelled, load_taught
 from stages.core.data.windows import fingerprint_tokenizer
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint
@@ -22,7 +22,10 @@ _OTHER_WINDOWS = "params.yaml: student.encoder is {!r}, but the windows were cut
 
 @dataclass(frozen=True)
 class Lessons:
-    """The teacher, training windows with its logits, and dev questions to judge by: windows as the students read."""
+    """The teacher, training windows with its logits, and dev questions to judge by: windows as the students read.
+
+    Of the training windows those without labels come last.
+    """
 
     teacher: PreTrainedModel
     training: TrainingSet
@@ -32,14 +35,15 @@ class Lessons:
 
 def load_lessons(data: Path, teacher: Path, cache: Path, device: torch.device) -> Lessons:
     """Load all of it; raises InputError where the cache is not this teacher's on these windows."""
-    windows = load_taught(data, "train").windows
-    logits = load_logits(cache / "train.safetensors", windows, fingerprint(teacher))
-    return Lessons(
-        move(load_checkpoint(teacher), device),
-        TrainingSet(windows, logits),
-        load_taught(data, "dev"),
-        has_own_windows(data),
-    )
+    training = _load_training(data, cache, "train", fingerprint(teacher))
+    if has_unlabelled(data):
+        training = training.join(_load_training(data, cache, UNLABELLED, fingerprint(teacher)))
+    return Lessons(move(load_checkpoint(teacher), device), training, load_taught(data, "dev"), has_own_windows(data))
+
+
+def _load_training(data: Path, cache: Path, name: str, teacher: str) -> TrainingSet:
+    windows = load_taught(data, name).windows
+    return TrainingSet(windows, load_logits(cache / f"{name}.safetensors", windows, teacher))
 
 
 def new_student(lessons: Lessons, student: StudentParams, seed: int) -> PreTrainedModel:
