@@ -58,6 +58,7 @@ def run(
     scratch: Path,
 ) -> None:
     """Try points on some of the windows, then distil in full with the best of them."""
+    origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
     from stages.core.files import write_json, write_text
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import load_tokenizer
@@ -74,7 +75,7 @@ def run(
     space = Space(params.temperature, params.alpha, params.learning_rate)
     default = {name: getattr(distil_params, name) for name in KNOBS}
     settings = [params, distil_params, runtime_params, student_params, decode]
-    with scratch_folder(scratch, settings, [data, teacher, cache]) as unfinished:
+    with scratch_folder(scratch, settings, [data, teacher, cache, origin]) as unfinished:
         trial = TrialRun(
             lessons=lessons,
             training=some(lessons.training, params.trial_windows, params.seed),
@@ -91,7 +92,7 @@ def run(
         settled = distil_params.at(chosen)
         student, losses = distil(lessons, student_params, settled, runtime, scratch=unfinished, name="tuned")
         answers = answer_with(student, lessons.dev, decode, runtime.device, settled.batch_size)
-        save_checkpoint(student.cpu(), load_tokenizer(teacher), out)
+        save_checkpoint(student.cpu(), load_tokenizer(origin), out)
         write_history(losses, history)
         table = trials_table(study)
         write_text(trials, table.to_csv(index=False, lineterminator="\n"))

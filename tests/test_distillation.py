@@ -11,15 +11,17 @@ import torch
 from optuna.trial import Trial
 from transformers import PreTrainedModel
 
+from stages.core.errors import InputError
+from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.evaluation import answer_with, quality
 from stages.core.qa.inference import predict_logits
 from stages.core.training.distillation import distil
 from stages.core.training.fit import History, TrainingSet
-from stages.core.training.lessons import Lessons, some
+from stages.core.training.lessons import Lessons, new_student, some
 from stages.core.training.settings import DistilParams, StudentParams
 from stages.core.training.trials import TrialRun
-from tests.toy_models import toy_qa_model
+from tests.toy_models import toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_questions
 from tests.toy_training import CPU, fit_params, weights_of
 
@@ -82,9 +84,37 @@ def test_no_weight_on_hidden_states_spares_the_teachers_forward(
 
     monkeypatch.setattr(lessons.teacher, "forward", never)
     # What is cut from the teacher is a copy of it, a patched forward included.
-    monkeypatch.setattr("stages.core.training.distillation.cut_layers", lambda *_: toy_qa_model("bert", 2, layers=2))
+    monkeypatch.setattr("stages.core.training.distillation.new_student", lambda *_: toy_qa_model("bert", 2, layers=2))
     _, unaligned = run(lessons, tmp_path / "unaligned", hidden_weight=0.0)
     assert "hidden" not in unaligned[0]
+
+
+def test_states_of_different_tokens_are_not_aligned(lessons: Lessons, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^params.yaml: distil.hidden_weight is 1.0, wanted 0 where"):
+        run(replace(lessons, own_windows=True), tmp_path / "run")
+
+
+def encoder_of(folder: Path, family: str) -> StudentParams:
+    save_checkpoint(toy_qa_model(family, 5, width=16), toy_tokenizer(folder / "tokenizer", family), folder / "encoder")
+    return StudentParams((0, 2), encoder=str(folder / "encoder"))
+
+
+def test_a_student_may_be_cut_from_an_encoder_of_its_own(lessons: Lessons, tmp_path: Path) -> None:
+    student = encoder_of(tmp_path, "bert")
+    made = new_student(lessons, student, seed=1)
+    whole = load_checkpoint(Path(student.encoder)).state_dict()
+    taught = {name.replace("layer.1.", "layer.2."): weight for name, weight in made.state_dict().items()}
+    assert made.config.num_hidden_layers == 2
+    assert all(torch.equal(weight, whole[name]) for name, weight in taught.items())
+    trained = distil(lessons, student, distil_params(), CPU, scratch=tmp_path, name="run")[0]
+    assert trained.config.hidden_size == 16
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_windows_cut_for_another_student_are_refused(lessons: Lessons, tmp_path: Path, own: bool) -> None:
+    student = encoder_of(tmp_path, "roberta") if own else STUDENT
+    with pytest.raises(InputError, match=r"^params.yaml: student.encoder is .* run prepare again$"):
+        new_student(replace(lessons, own_windows=not own), student, seed=1)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Each loss against a plain, slow reference: numbers from lists, one position at a time, no masks."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from stages.core.data.batches import Batch
 from stages.core.errors import InputError
@@ -157,6 +159,47 @@ def test_half_precision_logits_are_reckoned_in_float32() -> None:
     assert torch.equal(soft_divergence(half[0], half[1], ALLOWED, 2.0), exact)
     expected = span_cross_entropy(half[0].float(), half[1].float(), batch())
     assert torch.equal(span_cross_entropy(half[0], half[1], batch()), expected)
+
+
+def test_windows_without_a_label_do_not_count_in_the_mean_of_gold_spans() -> None:
+    asked = replace(batch(), start_positions=torch.tensor([4, -1, 3]), end_positions=torch.tensor([6, -1, 3]))
+    kept = torch.tensor([0, 2])
+    few = Batch(**{name: value if value is None else value[kept] for name, value in vars(asked).items()})
+    start, end = (logits(seed).requires_grad_() for seed in (1, 2))
+    found = span_cross_entropy(start, end, asked)
+    assert found.item() == pytest.approx(span_cross_entropy(start[kept], end[kept], few).item(), rel=1e-6)
+    found.backward()
+    assert start.grad is not None
+    assert (start.grad[1] == 0).all()
+    assert (start.grad[0] != 0).any()
+
+
+def test_a_batch_without_labels_has_no_gold_spans_to_learn() -> None:
+    none = torch.full((3,), -1)
+    student, asked = Answering(), replace(batch(), start_positions=none, end_positions=none)
+    terms = DistillationLoss(2.0, 0.7)(student, asked)
+    assert terms["hard"].item() == 0
+    assert terms["loss"].item() == pytest.approx(0.7 * terms["soft"].item())
+    terms["hard"].backward()
+    assert student.start.grad is not None
+    assert (student.start.grad == 0).all()
+
+
+def test_where_all_have_labels_the_mean_is_the_usual_one_to_the_last_bit() -> None:
+    asked, found = batch(), []
+    for mean in (True, False):
+        start, end = (logits(seed).requires_grad_() for seed in (1, 2))
+        loss = span_cross_entropy(start, end, asked)
+        if mean:
+            parts = ((start, asked.start_positions), (end, asked.end_positions))
+            means = [cross_entropy(each.masked_fill(~ALLOWED, -1e4), gold) for each, gold in parts]
+            loss = (means[0] + means[1]) / 2
+        (0.3 * loss).backward()
+        found.append((loss.detach(), start.grad, end.grad))
+    for usual, ours in zip(*found, strict=True):
+        assert usual is not None
+        assert ours is not None
+        assert torch.equal(usual, ours)
 
 
 def test_label_loss_is_the_cross_entropy_of_gold_spans() -> None:

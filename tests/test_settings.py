@@ -1,5 +1,6 @@
 """Ranges of training settings, each fault told with the key and the value."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +90,14 @@ def test_student_layers_that_do_not_rise_are_refused(layers: tuple[int, ...]) ->
     with pytest.raises(InputError, match=r"layers is .* wanted rising layer numbers"):
         StudentParams(layers).check()
     StudentParams((0, 2)).check()
+
+
+def test_a_student_without_an_encoder_has_the_teachers_folder(tmp_path: Path) -> None:
+    assert StudentParams((0, 2)).origin(tmp_path / "teacher") == tmp_path / "teacher"
+    with pytest.raises(InputError, match=r"^model 'nowhere': no such folder"):
+        StudentParams((0, 2), encoder="nowhere").origin(tmp_path)
+    with pytest.raises(InputError, match=r"^sha256 is 'abc', wanted '' where student.encoder is ''"):
+        StudentParams((0, 2), sha256="abc").check()
 
 
 def test_a_point_of_the_search_changes_its_knobs_only() -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,26 @@ import pytest
 import torch
 from optuna.trial import Trial
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from stages import evaluate
-from stages.core.data.examples import read_squad
+from stages.core.data.batches import Batch, collate, ordered_batches
+from stages.core.data.examples import read_squad, write_squad
+from stages.core.data.logits import load_logits
 from stages.core.data.prepared import load_split
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
+from stages.core.models.encoder import fingerprint
 from stages.core.models.source import EncoderParams, file_sha256
 from stages.core.pruning.curve import CRITERIA
 from stages.core.report.variants import VARIANTS
+from stages.core.training.losses import LabelLoss, LossTerms
+from stages.core.training.settings import StudentParams
 from stages.core.training.trials import TrialRun
-from tests.toy_models import FAMILY_NAMES, toy_tokenizer
+from stages.prepare import UnlabelledParams
+from tests.toy_models import FAMILY_NAMES, toy_qa_model, toy_tokenizer
 from tests.toy_pipeline import DECODE, DISTIL, RUNTIME, WINDOWS, Pipeline
+from tests.toy_questions import toy_examples
 
 QUALITY_KEYS = {
     "exact_match",
@@ -289,6 +298,37 @@ def test_a_form_that_differs_stops_export_and_leaves_everything_as_it_was(copied
     assert copied.files() == before
 
 
+def test_teachers_of_several_tokenizers_are_averaged(copied: Pipeline) -> None:
+    """With itself the teacher's mean is its own answers; with another model's it is between the two."""
+    alone = copied.json("metrics/cache_teacher.json")
+    copied.cache_teacher(str(copied.root / "models" / "teacher"))
+    found = copied.json("metrics/cache_teacher.json")
+    assert found["train"].keys() == alone["train"].keys()
+    assert set(found["dev"]) == {"f1_live", "f1_cached", "f1_other_1", "f1_mean"}
+    assert len(set(found["dev"].values())) == 1
+    save_checkpoint(toy_qa_model("roberta", 9), toy_tokenizer(copied.root / "t", "roberta"), copied.root / "other")
+    copied.cache_teacher(str(copied.root / "other"))
+    windows = load_split(copied.root / "data", "train").windows
+    made_by = fingerprint(copied.root / "models" / "teacher")
+    mixed = load_logits(copied.root / "cache" / "train.safetensors", windows, made_by)
+    copied.cache_teacher()
+    own = load_logits(copied.root / "cache" / "train.safetensors", windows, made_by)
+    for batch in ordered_batches(windows, 64):
+        of_each = [collate(windows, batch.rows, each) for each in (mixed, own)]
+        mean, mine = (
+            each.teacher_start_logits.masked_fill(~batch.context_mask, -torch.inf).softmax(1)  # type: ignore[union-attr]
+            for each in of_each
+        )
+        assert ((2 * mean - mine) > -0.01).all(), "what is left is no probability"
+        assert not torch.allclose(mean, mine, atol=0.1)
+
+
+def test_another_teacher_that_is_none_is_refused(copied: Pipeline) -> None:
+    assert refusal(lambda: copied.cache_teacher("nowhere")).startswith("model 'nowhere': no such folder")
+    bare = copied.root / "encoder"
+    assert "no question answering head here" in refusal(lambda: copied.cache_teacher(str(bare)))
+
+
 def test_without_dev_source_whole_articles_are_held_out(tmp_path: Path) -> None:
     pipeline = Pipeline(tmp_path)
     pipeline.prepare(dev=())
@@ -365,6 +405,89 @@ def test_every_family_is_teacher_and_student(tmp_path: Path, family: str) -> Non
     sizes = [pipeline.json(f"metrics/quality/{name}.json")["parameters"] for name in ("teacher", "baseline")]
     assert sizes[0] > sizes[1]
     assert load_checkpoint(tmp_path / "models" / "baseline").config.model_type == family
+
+
+@pytest.fixture(scope="module")
+def across(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A WordPiece teacher and students of a byte-level encoder that is narrower."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("across"))
+    tokenizer = toy_tokenizer(pipeline.root / "student" / "tokenizer", "roberta")
+    save_checkpoint(toy_qa_model("roberta", 5, width=16), tokenizer, pipeline.root / "student" / "encoder")
+    pipeline.student = StudentParams((0, 2), encoder=str(pipeline.root / "student" / "encoder"))
+    pipeline.distil_params = replace(DISTIL, hidden_weight=0.0)
+    return pipeline, run_all(pipeline)
+
+
+def test_students_of_another_tokenizer_run_through_all_stages(across: Run) -> None:
+    own = {"data/student_train.safetensors", "data/student_dev.safetensors"}
+    assert {name: set(files) - own for name, files in across[1].items()} == WRITTEN
+    assert own <= set(across[1]["prepare"])
+    for variant in VARIANTS:
+        kind = load_checkpoint(across[0].root / "models" / variant).config.model_type
+        assert kind == ("bert" if variant == "teacher" else "roberta")
+        tokenizers = [across[0].root / part / "tokenizer.json" for part in (f"models/{variant}", "student/encoder")]
+        assert (tokenizers[0].read_bytes() == tokenizers[1].read_bytes()) == (variant != "teacher")
+
+
+def test_the_carried_cache_answers_as_the_teacher(across: Run) -> None:
+    found = across[0].json("metrics/cache_teacher.json")["dev"]
+    assert found["f1_live"] == across[0].json("metrics/teacher.json")["dev"]["f1"]
+    assert found["f1_cached"] == pytest.approx(found["f1_live"], abs=0.5)
+
+
+def test_students_of_another_tokenizer_align_no_states(across: Run) -> None:
+    assert "distil.hidden_weight is 1.0, wanted 0" in refusal(lambda: across[0].distil(hidden_weight=1.0))
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """As many inputs without labels as there are questions."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("more"))
+    write_squad(pipeline.root / "corpus" / "more.json", toy_examples(16, seed=4, articles=2))
+    pipeline.unlabelled = UnlabelledParams(
+        other_offsets=8, other_paragraphs=8, sources=(str(pipeline.root / "corpus" / "more.json"),), paragraphs=8
+    )
+    return pipeline, run_all(pipeline)
+
+
+def test_students_learn_from_inputs_without_labels_too(run: Run, more: Run) -> None:
+    extra = {"data/unlabelled.json", "data/unlabelled.safetensors", "cache/unlabelled.safetensors"}
+    assert {name: set(files) - extra for name, files in more[1].items()} == WRITTEN
+    assert extra <= set(more[0].files())
+    same = (
+        *WRITTEN["teacher"],
+        *(f"{part}/{name}.safetensors" for part in ("data", "cache") for name in ("train", "dev")),
+    )
+    assert all(more[0].files()[path] == run[0].files()[path] for path in same)
+    for stage, model in (("baseline", "baseline"), ("distil", "distilled"), ("tune", "tuned"), ("prune", "pruned")):
+        path = f"models/{model}/model.safetensors"
+        assert more[1][stage][path] != run[1][stage][path]
+    for name in ("baseline", "distilled"):
+        steps = [pd.read_csv(each[0].root / "loss" / f"{name}.csv")["step"].max() for each in (run, more)]
+        assert steps[1] == 2 * steps[0]
+
+
+def test_the_control_sees_labelled_windows_only_as_often(more: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = [pd.read_csv(more[0].root / "loss" / f"{name}.csv") for name in ("baseline", "hard_label")]
+    assert curves[0]["step"].tolist() == curves[1]["step"].tolist()
+    assert curves[0]["learning_rate"].tolist() == curves[1]["learning_rate"].tolist()
+    labels = []
+
+    def listen(self: LabelLoss, model: nn.Module, batch: Batch) -> LossTerms:
+        labels.extend(batch.start_positions.tolist())
+        return learn(self, model, batch)
+
+    learn = LabelLoss.__call__
+    monkeypatch.setattr(LabelLoss, "__call__", listen)
+    more[0].baseline()
+    assert len(labels) == 4 * 24
+    assert -1 not in labels
+
+
+def test_a_cache_without_the_inputs_that_have_no_labels_is_refused(copied: Pipeline) -> None:
+    copied.unlabelled = UnlabelledParams(other_offsets=8, other_paragraphs=0, sources=(), paragraphs=0)
+    copied.prepare()
+    assert "unlabelled.safetensors: no such cache; run the cache_teacher stage" in refusal(copied.baseline)
 
 
 def test_evaluate_scores_any_model_on_any_file_and_prints(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,7 @@ PRUNE = PruneParams(
     minimum_neurons=8,
 )
 STUDENT = StudentParams(layers=(0, 2))
+UNLABELLED = prepare.UnlabelledParams(other_offsets=0, other_paragraphs=0, sources=(), paragraphs=0)
 
 
 class Pipeline:
@@ -73,6 +74,7 @@ class Pipeline:
 
     def __init__(self, root: Path, family: str = "bert", *, ready: bool = False) -> None:
         self.root, self.family = root, family
+        self.student, self.distil_params, self.unlabelled = STUDENT, DISTIL, UNLABELLED
         self.encoder = EncoderParams(str(root / "encoder"), "")
         model, tokenizer = toy_qa_model(family, 1), toy_tokenizer(root / "tokenizer", family)
         save_checkpoint(model, tokenizer, root / "encoder")
@@ -91,6 +93,8 @@ class Pipeline:
             prepare.DataParams(**params),
             WINDOWS,
             self.encoder,
+            self.student,
+            self.unlabelled,
             corpus=self.root / "corpus",
             out=self.root / "data",
             metrics=self.root / "metrics" / "data.json",
@@ -109,9 +113,9 @@ class Pipeline:
             scratch=self.root / "scratch" / "teacher",
         )
 
-    def cache_teacher(self) -> None:
+    def cache_teacher(self, *others: str) -> None:
         cache_teacher.run(
-            cache_teacher.CacheTeacherParams(seed=1, batch_size=4, f1_tolerance=0.5),
+            cache_teacher.CacheTeacherParams(seed=1, batch_size=4, others=others, f1_tolerance=0.5),
             RUNTIME,
             DECODE,
             data=self.root / "data",
@@ -138,7 +142,7 @@ class Pipeline:
         baseline.run(
             baseline.BaselineParams(**{**FIT, **KNOBS, **changes}),
             RUNTIME,
-            STUDENT,
+            self.student,
             DECODE,
             **self.lessons,
             **self.outputs("baseline", "baseline"),
@@ -148,9 +152,9 @@ class Pipeline:
 
     def distil(self, **changes: float) -> None:
         distil.run(
-            replace(DISTIL, **cast(dict[str, Any], changes)),
+            replace(self.distil_params, **cast(dict[str, Any], changes)),
             RUNTIME,
-            STUDENT,
+            self.student,
             DECODE,
             **self.lessons,
             **self.outputs("distil", "distilled"),
@@ -168,9 +172,9 @@ class Pipeline:
         )
         tune.run(
             params,
-            DISTIL,
+            self.distil_params,
             RUNTIME,
-            STUDENT,
+            self.student,
             DECODE,
             **self.lessons,
             **self.outputs("tune", "tuned"),

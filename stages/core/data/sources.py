@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from stages.core.data.examples import Answer, Example, Record, parse_squad
+from stages.core.data.examples import Answer, Example, Paragraph, Record, parse_paragraphs, parse_squad
 from stages.core.errors import InputError
 
 HUB_SOURCE = re.compile(r"hub:(?P<name>[^@:]+)@(?P<commit>[0-9a-f]{40}):(?P<split>\w+)")
@@ -29,6 +29,15 @@ def read_source(source: str, corpus: Path) -> Iterator[Record]:
         return
     for path in source_files(source, corpus):
         yield from parse_squad(path)
+
+
+def read_paragraphs(source: str, corpus: Path) -> Iterator[Paragraph]:
+    """Yield the paragraphs of one source, unchecked, those of files without a question too; raises InputError."""
+    if source.startswith("hub:"):
+        yield from (Paragraph(record.example.title, record.example.context) for record in _read_hub(source))
+        return
+    for path in source_files(source, corpus):
+        yield from parse_paragraphs(path)
 
 
 def source_files(source: str, corpus: Path) -> list[Path]:

@@ -1,8 +1,9 @@
 """What a student is taught by: gold spans, the teacher's softened answers, its hidden states, its relations of tokens.
 
 Every loss is called with a model and a `Batch` and returns its parts by name, "loss" among them, each a mean over the
-batch. Softmaxes of teacher and student run over the same positions: context tokens and the class "no answer here"
-at position 0; padding and question tokens get no probability, however soft the temperature.
+batch; that of gold spans is one over its labelled windows. Softmaxes of teacher and student run over the same
+positions: context tokens and the class "no answer here" at position 0; padding and question tokens get no
+probability, however soft the temperature.
 
 Sizes: B windows, L tokens, H and H' widths of student and teacher.
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.core.data.batches import Batch
+from stages.core.data.windows import NO_LABEL
 from stages.core.errors import InputError
 from stages.core.models.families import layers
 
@@ -33,10 +35,17 @@ class Loss(Protocol):
 
 
 def span_cross_entropy(start_logits: Tensor, end_logits: Tensor, batch: Batch) -> Tensor:
-    """Mean over the batch of the cross-entropies of gold start and end, halved; logits (B, L)."""
+    """Mean over the labelled windows of the cross-entropies of gold start and end, halved; logits (B, L).
+
+    Of a batch without a label it is 0.
+    """
     masked = [logits.float().masked_fill(~batch.context_mask, MASKED_LOGIT) for logits in (start_logits, end_logits)]
-    start = functional.cross_entropy(masked[0], batch.start_positions)
-    return (start + functional.cross_entropy(masked[1], batch.end_positions)) / 2
+    labelled = (batch.start_positions != NO_LABEL).sum().clamp(min=1)
+    start, end = (
+        functional.cross_entropy(logits, gold, ignore_index=NO_LABEL, reduction="sum") / labelled
+        for logits, gold in zip(masked, (batch.start_positions, batch.end_positions), strict=True)
+    )
+    return (start + end) / 2
 
 
 def soft_divergence(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from stages.core.models.source import resolve_model
 from stages.core.params import require
 
 
@@ -44,12 +46,19 @@ def require_soft_targets(temperature: float, alpha: float) -> None:
 class StudentParams:
     """The `student` section."""
 
-    layers: tuple[int, ...]  # teacher layers the student is cut from, counted from 0, in order
+    layers: tuple[int, ...]  # layers the student is cut from, counted from 0, in order
+    encoder: str = ""  # what they are layers of: a model spec, see stages/core/models/source.py; empty: the teacher
+    sha256: str = ""  # of the encoder's model.safetensors; empty: not checked
 
     def check(self) -> None:
-        """Vouch for order; the teacher's depth is checked when it is cut."""
+        """Vouch for order; the depth of what is cut is checked when it is cut."""
+        require(bool(self.encoder) or not self.sha256, "sha256", self.sha256, "'' where student.encoder is ''")
         rising = all(a < b for a, b in zip(self.layers, self.layers[1:], strict=False))
         require(bool(self.layers) and rising and self.layers[0] >= 0, "layers", self.layers, "rising layer numbers")
+
+    def origin(self, teacher: Path) -> Path:
+        """Return the folder of the model that is cut, whose tokenizer the student has too; raises InputError."""
+        return resolve_model(self.encoder, self.sha256) if self.encoder else teacher
 
 
 @dataclass(frozen=True)
