@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import load_file, save_file
 
@@ -17,6 +18,7 @@ from stages.core.qa.decoding import DecodeParams
 from stages.core.report.variants import VARIANTS
 from stages.core.runtime import RuntimeParams
 from stages.core.training.settings import DistilParams, StudentParams, TunedParams
+from stages.core.training.space import Knob
 from tests.toy_models import toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_examples
 from tests.toy_training import fit_params
@@ -24,10 +26,24 @@ from tests.toy_training import fit_params
 RUNTIME = RuntimeParams(device="cpu", precision="fp32", threads=1)
 WINDOWS = WindowsParams(max_length=64, doc_stride=8)
 DECODE = DecodeParams(n_best=5, max_answer_length=4)
-FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3))
+FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3, dropout=0.1))
 KNOBS = {"temperature": 2.0, "alpha": 0.9}
 DISTIL = DistilParams(**FIT, **KNOBS, hidden_weight=1.0, student_layers=(1, 2), teacher_layers=(1, 3))
 STUDENT = StudentParams(layers=(0, 2))
+# A trial takes 4 updates an epoch, 8 in all: four trials, or more where some are stopped.
+TUNE = tune.TuneParams(
+    seed=1,
+    updates=32,
+    trial_epochs=2,
+    trial_windows=16,
+    storage="",
+    space={
+        "temperature": Knob(1.0, 8.0, "log"),
+        "alpha": Knob(0.5, 1.0, "linear"),
+        "learning_rate": Knob(1e-3, 1e-2, "log"),
+        "hidden_weight": Knob(0.1, 10.0, "log"),
+    },
+)
 
 
 class Pipeline:
@@ -44,6 +60,13 @@ class Pipeline:
             save_file(bare, weights, metadata={"format": "pt"})
         for name, (count, seed) in {"train": (24, 1), "dev": (8, 2), "test": (8, 3)}.items():
             write_squad(root / "corpus" / f"{name}.json", toy_examples(count, seed, articles=3))
+
+    @classmethod
+    def at(cls, root: Path) -> "Pipeline":
+        """A pipeline over what another has left at `root`, nothing written anew."""
+        found = cls.__new__(cls)
+        found.root, found.family, found.encoder = root, "bert", EncoderParams(str(root / "encoder"), "")
+        return found
 
     def prepare(self, **changes: Any) -> None:
         sources = {name: (f"primer:{name}",) for name in ("train", "dev", "test")}
@@ -96,9 +119,9 @@ class Pipeline:
             found |= {"history": self.root / "loss" / f"{model}.csv", "scratch": self.root / "scratch" / stage}
         return found
 
-    def baseline(self) -> None:
+    def baseline(self, **changes: float) -> None:
         baseline.run(
-            baseline.BaselineParams(**FIT, **KNOBS),
+            baseline.BaselineParams(**{**FIT, **KNOBS, **changes}),
             RUNTIME,
             STUDENT,
             DECODE,
@@ -108,29 +131,34 @@ class Pipeline:
             control_history=self.root / "loss" / "hard_label.csv",
         )
 
-    def distil(self) -> None:
-        distil.run(DISTIL, RUNTIME, STUDENT, DECODE, **self.lessons, **self.outputs("distil", "distilled"))
+    def distil(self, **changes: float) -> None:
+        distil.run(
+            replace(DISTIL, **cast(dict[str, Any], changes)),
+            RUNTIME,
+            STUDENT,
+            DECODE,
+            **self.lessons,
+            **self.outputs("distil", "distilled"),
+        )
 
-    def tune(self) -> None:
-        params = tune.TuneParams(
-            seed=1,
-            trials=4,
-            trial_epochs=2,
-            trial_windows=16,
-            temperature=(1.0, 8.0),
-            alpha=(0.5, 1.0),
-            learning_rate=(1e-3, 1e-2),
+    def tune(self, *, join: bool = False, **changes: Any) -> None:
+        places = self.outputs("tune", "tuned")
+        scratch = places.pop("scratch")
+        outputs = tune.TuneOutputs(
+            **places,
+            best=self.root / "metrics" / "best_params.yaml",
+            trials=self.root / "plots" / "tune_trials.csv",
+            importance=self.root / "plots" / "tune_importance.csv",
         )
         tune.run(
-            params,
+            replace(TUNE, **changes),
             DISTIL,
             RUNTIME,
             STUDENT,
             DECODE,
             **self.lessons,
-            **self.outputs("tune", "tuned"),
-            best=self.root / "metrics" / "best_params.yaml",
-            trials=self.root / "plots" / "tune_trials.csv",
+            scratch=scratch,
+            outputs=None if join else outputs,
         )
 
     @property
@@ -189,6 +217,8 @@ class Pipeline:
             latency=self.root / "metrics" / "latency.json",
             histories=self.root / "loss",
             data=self.root / "metrics" / "data.json",
+            search=self.root / "metrics" / "tune.json",
+            importance=self.root / "plots" / "tune_importance.csv",
         )
         params = report.ReportParams(seed=1, resamples=100, samples=3)
         report.run(params, inputs, out=self.root / "metrics" / "report.md", plots=self.root / "plots")
