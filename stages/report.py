@@ -42,6 +42,8 @@ class ReportInputs:
     histories: Path  # folder of training histories, *.csv
     curve: Path  # of the prune_curve stage
     data: Path  # what prepare counted, JSON
+    search: Path  # metrics of the tune stage, JSON
+    importance: Path  # its table of knobs, CSV
 
 
 def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -> None:
@@ -51,6 +53,7 @@ def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -
     from stages.core.report import charts, page, tables
     from stages.core.report import inputs as read
     from stages.core.report.comparisons import compare_all
+    from stages.core.report.tuning import read_search, search_section
 
     examples = read_squad(inputs.questions)
     paragraphs = [example.context for example in examples]
@@ -59,6 +62,7 @@ def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -
     scores = read.score_all(examples, predictions, quality)
     histories, data = read.read_histories(inputs.histories), read.read_json(inputs.data)
     curve = read.read_curve(inputs.curve)
+    search = search_section(read_search(inputs.search, inputs.importance))
 
     differences = compare_all(scores, paragraphs, resamples=params.resamples, seed=params.seed)
     chance = chance_floor(examples, draws=CHANCE_DRAWS, seed=params.seed)
@@ -89,7 +93,7 @@ def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -
     files[plots / "quality.csv"] = tables.csv_bytes(tables.quality_frame(quality))
     files[plots / "differences.csv"] = tables.csv_bytes(tables.differences_frame(differences))
     files[plots / "samples.csv"] = tables.csv_bytes(samples)
-    files[out] = page.write_page(found, links).encode()
+    files[out] = page.write_page(found, links, search).encode()
     _write_all(files)
 
 

@@ -13,9 +13,10 @@ from stages.core.errors import InputError
 from stages.core.qa.scoring import score
 from stages.core.report.variants import VARIANTS
 from stages.report import ReportInputs, ReportParams, run
+from tests.test_tuning import toy_search
 
 PARAMS = ReportParams(seed=3, resamples=200, samples=4)
-SECTIONS = ("Planned comparisons", "Pruning", "Speed", "Sample predictions", "Data")
+SECTIONS = ("Planned comparisons", "Pruning", "Speed", "Search", "Sample predictions", "Data")
 PICTURES = ["em_f1.png", "loss_curves.png", "prune_curve.png", "quality_vs_size.png"]
 PLOTS = sorted(["differences.csv", "quality.csv", "samples.csv", *PICTURES])
 
@@ -56,6 +57,7 @@ def toy_inputs(root: Path) -> ReportInputs:
         history = {"step": [10, 20], "epoch": [0.5, 1.0], "learning_rate": [1e-4, 0.0], "loss": [2.0, 1.0]}
         pd.DataFrame(history).to_csv(root / "loss" / f"{name}.csv", index=False)
     (root / "loss" / "tuned.csv").write_text("\n", encoding="utf-8")  # a run that did not train
+    toy_search(root)
     return ReportInputs(
         questions=root / "test.json",
         quality=root / "quality",
@@ -64,6 +66,8 @@ def toy_inputs(root: Path) -> ReportInputs:
         histories=root / "loss",
         curve=root / "curve.csv",
         data=root / "data.json",
+        search=root / "tune.json",
+        importance=root / "tune_importance.csv",
     )
 
 
@@ -90,14 +94,7 @@ def test_writes_exactly_its_files_and_the_same_bytes_twice(tmp_path: Path, input
 
 def test_the_page_tells_all(tmp_path: Path, inputs: ReportInputs) -> None:
     page = run_into(tmp_path / "out", PARAMS, inputs)["metrics/report.md"].decode()
-    for heading in (
-        "# Results",
-        "## Planned comparisons",
-        "## Pruning",
-        "## Speed",
-        "## Sample predictions",
-        "## Data",
-    ):
+    for heading in ("# Results", *(f"## {name}" for name in SECTIONS)):
         assert f"{heading}\n" in page
     assert "36 test questions about 12 paragraphs" in page
     table = page.split("## Planned")[0]
@@ -162,6 +159,7 @@ def break_ids(inputs: ReportInputs) -> None:
         (lambda inputs: (inputs.histories / "baseline.csv").write_text("step\n1\n"), "baseline.csv: no column 'epoch'"),
         (lambda inputs: inputs.curve.unlink(), "curve.csv: no such file; run the prune_curve stage"),
         (lambda inputs: inputs.curve.write_text("f1\n1\n"), "curve.csv: no column 'macs_kept'"),
+        (lambda inputs: inputs.search.unlink(), "tune.json: no such file"),
         (break_quality, "tuned: its quality file says EM"),
         (break_number, "tuned.json: macs is 'many'"),
         (break_ids, "pruned.json: elsewhere"),

@@ -7,7 +7,7 @@ import pytest
 
 from stages.core.errors import InputError
 from stages.core.pruning.settings import PruneParams
-from stages.core.training.settings import DistilParams, FinetuneParams, FitParams, StudentParams
+from stages.core.training.settings import DistilParams, FinetuneParams, FitParams, StudentParams, float_keys
 from stages.prune_curve import PruneCurveParams
 from stages.tune import TuneParams
 
@@ -107,22 +107,18 @@ def test_a_point_of_the_search_changes_its_knobs_only() -> None:
     assert params.temperature == 2.0
 
 
-@pytest.mark.parametrize(
-    ("key", "bounds"),
-    [
-        ("temperature", (0.0, 8.0)),
-        ("temperature", (2.0,)),
-        ("learning_rate", (0.0, 1e-3)),
-        ("learning_rate", (1e-3, 1e-3)),
-        ("alpha", (0.5, 1.5)),
-        ("alpha", (0.9, 0.5)),
-    ],
-)
-def test_bounds_that_cannot_be_searched_are_refused(key: str, bounds: tuple[float, ...]) -> None:
-    space: dict[str, Any] = {"temperature": (1.0, 8.0), "alpha": (0.0, 1.0), "learning_rate": (1e-4, 1e-3)}
-    TuneParams(seed=1, trials=1, trial_epochs=1, trial_windows=1, **space).check()
-    with pytest.raises(InputError, match=f"^{key} is "):
-        TuneParams(seed=1, trials=1, trial_epochs=1, trial_windows=1, **{**space, key: bounds}).check()
+def test_a_search_may_change_every_float_of_distil_and_nothing_else() -> None:
+    known = float_keys(DistilParams)
+    assert known == [name for name, value in DISTIL.items() if isinstance(value, float)]
+    assert {"temperature", "alpha", "learning_rate", "hidden_weight"} < set(known)
+
+
+@pytest.mark.parametrize("key", ["updates", "trial_epochs", "trial_windows"])
+def test_a_search_of_nothing_is_refused(key: str) -> None:
+    settings: dict[str, Any] = {"updates": 1, "trial_epochs": 1, "trial_windows": 1}
+    TuneParams(seed=1, storage="", space={}, **settings).check()
+    with pytest.raises(InputError, match=f"^{key} is 0"):
+        TuneParams(seed=1, storage="", space={}, **{**settings, key: 0}).check()
 
 
 PRUNE: dict[str, Any] = {

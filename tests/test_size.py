@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import save_checkpoint
-from stages.core.models.size import describe_size
 from stages.core.models.macs import count_macs
+from stages.core.models.size import describe_size
 from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_qa_model, toy_tokenizer
 
 

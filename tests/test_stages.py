@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.models.encoder import fingerprint
 from stages.core.models.source import EncoderParams, file_sha256
+from stages.core.params import read_yaml
 from stages.core.pruning.curve import CRITERIA
 from stages.core.report.variants import VARIANTS
 from stages.core.training.losses import LabelLoss, LossTerms
@@ -30,7 +33,7 @@ from stages.core.training.settings import StudentParams
 from stages.core.training.trials import TrialRun
 from stages.prepare import UnlabelledParams
 from tests.toy_models import FAMILY_NAMES, toy_qa_model, toy_tokenizer
-from tests.toy_pipeline import DECODE, DISTIL, RUNTIME, WINDOWS, Pipeline
+from tests.toy_pipeline import DECODE, DISTIL, RUNTIME, TUNE, WINDOWS, Pipeline
 from tests.toy_questions import toy_examples
 
 QUALITY_KEYS = {
@@ -61,7 +64,8 @@ WRITTEN = {
     | {"metrics/baseline.json", "loss/baseline.csv", "loss/hard_label.csv"},
     "distil": model_files("distilled") | {"metrics/distil.json", "loss/distilled.csv"},
     "tune": model_files("tuned")
-    | {"metrics/tune.json", "loss/tuned.csv", "metrics/best_params.yaml", "plots/tune_trials.csv"},
+    | {"metrics/tune.json", "loss/tuned.csv", "metrics/best_params.yaml"}
+    | {"plots/tune_trials.csv", "plots/tune_importance.csv"},
     "prune": model_files("pruned") | {"metrics/prune.json"},
     "prune_curve": {"plots/prune_curve.csv"},
     "finetune": model_files("finetuned") | {"metrics/finetune.json", "loss/finetuned.csv"},
@@ -171,8 +175,9 @@ def test_the_curve_has_a_row_for_each_share_before_and_after_recovery(run: Run) 
 def test_training_changes_every_model(run: Run) -> None:
     trained = [name for name in VARIANTS if name != "int8"]
     weights = {name: run[0].files()[f"models/{name}/model.safetensors"] for name in trained}
-    default = {name: getattr(DISTIL, name) for name in vars(run[0].tuned)}
-    assert (weights["tuned"] == weights["distilled"]) == (vars(run[0].tuned) == default)
+    best = read_yaml(run[0].root / "metrics" / "best_params.yaml")
+    default = all(getattr(DISTIL, name) == value for section in best.values() for name, value in section.items())
+    assert (weights["tuned"] == weights["distilled"]) == default
     weights.pop("tuned")
     assert len(set(weights.values())) == len(weights)
 
@@ -195,13 +200,17 @@ def test_the_cache_is_as_good_as_the_teacher(run: Run) -> None:
 
 def test_the_search_starts_at_the_default_and_its_best_trial_is_the_tuned_setting(run: Run) -> None:
     trials = pd.read_csv(run[0].root / "plots" / "tune_trials.csv")
-    assert trials.loc[0, ["temperature", "alpha", "learning_rate"]].tolist() == [2.0, 0.9, 5e-3]
-    assert len(trials) == 4
+    knobs = list(TUNE.space)
+    assert trials.loc[0, knobs].tolist() == [2.0, 0.9, 5e-3, 1.0]
     complete = trials[trials["state"] == "complete"]
     best = complete.loc[complete["f1"].idxmax()]
-    assert vars(run[0].tuned) == best[["temperature", "alpha", "learning_rate"]].to_dict()
-    assert run[0].json("metrics/tune.json")["search"]["best_trial_f1"] == best["f1"]
-    assert (run[0].root / "metrics" / "best_params.yaml").read_text().startswith("tuned:\n  temperature: ")
+    chosen = read_yaml(run[0].root / "metrics" / "best_params.yaml")
+    assert list(chosen) == ["tuned", "also_tuned"]
+    assert {**chosen["tuned"], **chosen["also_tuned"]} == best[knobs].to_dict()
+    found = run[0].json("metrics/tune.json")["search"]
+    assert found["best_trial_f1"] == best["f1"] >= found["default_trial_f1"] == trials.loc[0, "f1"]
+    # 4 updates an epoch; another trial was started only while fewer than 32 were spent.
+    assert found["updates"] == 4 * trials["epochs"].sum() >= 32 > 4 * trials["epochs"][:-1].sum()
 
 
 @pytest.fixture
@@ -224,19 +233,71 @@ def test_baseline_without_the_teachers_answers_is_the_control(copied: Pipeline) 
     assert weights(copied, "baseline") == weights(copied, "hard_label") == control
 
 
+HEIGHTS = (40.0, 41.0, 70.0, 50.0)
+
+
+def judge(_: TrialRun, trial: Trial, __: object) -> float:
+    """Stands in for a trial's training: two epochs, the third trial the best."""
+    for epoch in range(2):
+        trial.report(HEIGHTS[trial.number], epoch)
+    return HEIGHTS[trial.number]
+
+
 def test_tuned_is_distilled_at_the_best_point(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    heights = (40.0, 41.0, 70.0, 50.0)
-
-    def judge(_: TrialRun, trial: Trial, __: object) -> float:
-        trial.report(heights[trial.number], 0)
-        return heights[trial.number]
-
     monkeypatch.setattr(TrialRun, "__call__", judge)
     copied.tune()
-    third = pd.read_csv(copied.root / "plots" / "tune_trials.csv").loc[2, list(vars(copied.tuned))]
-    assert vars(copied.tuned) == third.to_dict()
-    copied.distil(**vars(copied.tuned))
+    third = pd.read_csv(copied.root / "plots" / "tune_trials.csv").loc[2, list(TUNE.space)].to_dict()
+    assert vars(copied.tuned) == {name: third[name] for name in vars(copied.tuned)}
+    copied.distil(**third)
     assert weights(copied, "tuned") == weights(copied, "distilled")
+
+
+def test_a_knob_left_out_stays_as_in_distil(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrialRun, "__call__", judge)
+    copied.tune(space={"alpha": TUNE.space["alpha"]})
+    assert list(read_yaml(copied.root / "metrics" / "best_params.yaml")) == ["tuned"]
+    assert (copied.tuned.temperature, copied.tuned.learning_rate) == (DISTIL.temperature, DISTIL.learning_rate)
+    assert copied.tuned.alpha != DISTIL.alpha
+
+
+JOINING = """
+import sys
+from pathlib import Path
+from tests.toy_pipeline import Pipeline
+pipeline = Pipeline.at(Path(sys.argv[1]))
+pipeline.tune(join=True, storage=sys.argv[2])
+"""
+
+
+def test_another_process_joins_a_search_and_writes_nothing(
+    run: Run, copied: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage holds its first trial until a second process has run all others that the budget has room for."""
+    storage = f"sqlite:///{copied.root}/shared.sqlite"
+    with pytest.raises(InputError, match=r"holds no search .* start the tune stage first"):
+        copied.tune(join=True, storage=storage)
+    train, before = (
+        TrialRun.__call__,
+        {path: content for path, content in copied.files().items() if ".sqlite" not in path},
+    )
+
+    def wait_for_the_other(self: TrialRun, trial: Trial, point: Any) -> float:
+        if trial.number == 0:
+            command, root = [sys.executable, "-c", JOINING, copied.root, storage], Path(__file__).parents[1]
+            joined = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+            assert joined.returncode == 0, joined.stderr
+            now = {path: content for path, content in copied.files().items() if ".sqlite" not in path}
+            assert now == before, "the second process has written or removed files"
+        return train(self, trial, point)
+
+    monkeypatch.setattr(TrialRun, "__call__", wait_for_the_other)
+    copied.tune(storage=storage)
+    trials = pd.read_csv(copied.root / "plots" / "tune_trials.csv")
+    alone = pd.read_csv(run[0].root / "plots" / "tune_trials.csv")
+    assert trials["trial"].tolist() == list(range(len(trials)))
+    assert trials.loc[0, list(TUNE.space)].tolist() == alone.loc[0, list(TUNE.space)].tolist()
+    assert trials.loc[0, ["f1", "state"]].tolist() == alone.loc[0, ["f1", "state"]].tolist()
+    assert copied.json("metrics/tune.json")["search"]["updates"] >= 32
 
 
 def test_forms_agree_and_eight_bits_are_small(run: Run) -> None:
@@ -374,7 +435,8 @@ def test_an_interrupted_stage_goes_on_and_writes_the_same_bytes(
         copied.tune()
     assert any((copied.root / "scratch" / "tune").iterdir())
     copied.tune()
-    assert len(judged) == 5, "the two finished trials were not taken over"
+    trials = len(run[1]["tune"]["plots/tune_trials.csv"].splitlines()) - 1
+    assert len(judged) == trials + 1, "the two finished trials were not taken over"
     files = copied.files()
     assert {path: files[path] for path in WRITTEN["tune"]} == run[1]["tune"]
     assert not any((copied.root / "scratch" / "tune").iterdir())

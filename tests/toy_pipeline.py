@@ -34,6 +34,7 @@ from stages.core.qa.decoding import DecodeParams
 from stages.core.report.variants import VARIANTS
 from stages.core.runtime import RuntimeParams
 from stages.core.training.settings import DistilParams, FinetuneParams, StudentParams, TunedParams
+from stages.core.training.space import Knob
 from tests.toy_models import toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_examples
 from tests.toy_training import fit_params
@@ -67,6 +68,20 @@ PRUNE = PruneParams(
 )
 STUDENT = StudentParams(layers=(0, 2))
 UNLABELLED = prepare.UnlabelledParams(other_offsets=0, other_paragraphs=0, sources=(), paragraphs=0)
+# A trial takes 4 updates an epoch, 8 in all: four trials, or more where some are stopped.
+TUNE = tune.TuneParams(
+    seed=1,
+    updates=32,
+    trial_epochs=2,
+    trial_windows=16,
+    storage="",
+    space={
+        "temperature": Knob(1.0, 8.0, "log"),
+        "alpha": Knob(0.5, 1.0, "linear"),
+        "learning_rate": Knob(1e-3, 1e-2, "log"),
+        "hidden_weight": Knob(0.1, 10.0, "log"),
+    },
+)
 
 
 class Pipeline:
@@ -84,6 +99,14 @@ class Pipeline:
             save_file(bare, weights, metadata={"format": "pt"})
         for name, (count, seed) in {"train": (24, 1), "dev": (8, 2), "test": (8, 3)}.items():
             write_squad(root / "corpus" / f"{name}.json", toy_examples(count, seed, articles=3))
+
+    @classmethod
+    def at(cls, root: Path) -> "Pipeline":
+        """A pipeline over what another has left at `root`, nothing written anew."""
+        found = cls.__new__(cls)
+        found.root, found.family, found.encoder = root, "bert", EncoderParams(str(root / "encoder"), "")
+        found.student, found.distil_params, found.unlabelled = STUDENT, DISTIL, UNLABELLED
+        return found
 
     def prepare(self, **changes: Any) -> None:
         sources = {name: (f"primer:{name}",) for name in ("train", "dev", "test")}
@@ -160,26 +183,24 @@ class Pipeline:
             **self.outputs("distil", "distilled"),
         )
 
-    def tune(self) -> None:
-        params = tune.TuneParams(
-            seed=1,
-            trials=4,
-            trial_epochs=2,
-            trial_windows=16,
-            temperature=(1.0, 8.0),
-            alpha=(0.5, 1.0),
-            learning_rate=(1e-3, 1e-2),
+    def tune(self, *, join: bool = False, **changes: Any) -> None:
+        places = self.outputs("tune", "tuned")
+        scratch = places.pop("scratch")
+        outputs = tune.TuneOutputs(
+            **places,
+            best=self.root / "metrics" / "best_params.yaml",
+            trials=self.root / "plots" / "tune_trials.csv",
+            importance=self.root / "plots" / "tune_importance.csv",
         )
         tune.run(
-            params,
+            replace(TUNE, **changes),
             self.distil_params,
             RUNTIME,
             self.student,
             DECODE,
             **self.lessons,
-            **self.outputs("tune", "tuned"),
-            best=self.root / "metrics" / "best_params.yaml",
-            trials=self.root / "plots" / "tune_trials.csv",
+            scratch=scratch,
+            outputs=None if join else outputs,
         )
 
     @property
@@ -281,6 +302,8 @@ class Pipeline:
             histories=self.root / "loss",
             curve=self.root / "plots" / "prune_curve.csv",
             data=self.root / "metrics" / "data.json",
+            search=self.root / "metrics" / "tune.json",
+            importance=self.root / "plots" / "tune_importance.csv",
         )
         params = report.ReportParams(seed=1, resamples=100, samples=3)
         report.run(params, inputs, out=self.root / "metrics" / "report.md", plots=self.root / "plots")

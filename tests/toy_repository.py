@@ -22,7 +22,7 @@ CHANGES = {
     "teacher": FIT,
     "baseline": FIT,
     "distil": FIT,
-    "tune": {"trials": 2, "trial_epochs": 1, "trial_windows": 8},
+    "tune": {"updates": 2, "trial_epochs": 1, "trial_windows": 8},
     "prune": {**FIT, "fisher_windows": 8, "minimum_neurons": 8, "repair_windows": 8, "recovery_windows": 8},
     "prune_curve": {"macs_kept": [0.5]},
     "finetune": FIT,

@@ -27,8 +27,11 @@ class Findings:
     resamples: int
 
 
-def write_page(found: Findings, charts: Mapping[str, str]) -> str:
-    """Return the page as Markdown; `charts` maps a caption to the path of its picture, seen from the page."""
+def write_page(found: Findings, charts: Mapping[str, str], *sections_between: str) -> str:
+    """Return the page as Markdown; `charts` maps a caption to the path of its picture, seen from the page.
+
+    `sections_between`, Markdown each, come before the sample predictions.
+    """
     sections = [
         f"# Results\n\n{_introduction(found)}\n",
         tables.results_table(found.quality, found.latency, found.differences, found.chance),
@@ -42,6 +45,7 @@ def write_page(found: Findings, charts: Mapping[str, str]) -> str:
         tables.curve_table(found.curve),
         "## Speed\n",
         tables.speed_table(found.latency),
+        *sections_between,
         *_sample_section(found.samples),
         "## Data\n",
         tables.flat_table(found.data),

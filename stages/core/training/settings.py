@@ -1,7 +1,7 @@
 """The settings of one training run, torch-free so that they are checked before anything heavy loads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,11 @@ class DistilParams(FitParams):
         return replace(self, **changes)
 
 
+def float_keys(schema: type[DistilParams]) -> list[str]:
+    """Return the keys of a section that hold one float each: those that a search may change."""
+    return [field.name for field in fields(schema) if field.type is float]
+
+
 @dataclass(frozen=True)
 class FinetuneParams(FitParams):
     """The `finetune` section: recovery after pruning."""
@@ -103,7 +108,7 @@ class FinetuneParams(FitParams):
 
 @dataclass(frozen=True)
 class TunedParams:
-    """The `tuned` section of metrics/best_params.yaml: what the search chose."""
+    """The `tuned` section of metrics/best_params.yaml: what the search chose for the stages after it."""
 
     temperature: float
     alpha: float
