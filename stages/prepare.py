@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core.data.settings import WindowsParams
+from stages.core.data.sources import HUB_FORM, is_known_form
 from stages.core.errors import clean_exit
 from stages.core.models.source import EncoderParams, resolve_model
 from stages.core.params import load_params, require
@@ -40,6 +41,9 @@ class DataParams:
             require(getattr(self, key) >= 0, key, getattr(self, key), "0 (all) or more")
         for key in ("train", "test"):
             require(len(getattr(self, key)) > 0, key, getattr(self, key), "at least one source")
+        for key in ("train", "dev", "test"):
+            for source in getattr(self, key):
+                require(is_known_form(source), key, source, HUB_FORM)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class UnlabelledParams:
 
     def check(self) -> None:
         """Vouch for ranges."""
+        for source in self.sources:
+            require(is_known_form(source), "sources", source, HUB_FORM)
         for key in ("other_offsets", "other_paragraphs", "paragraphs"):
             require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         require(bool(self.sources) or self.paragraphs == 0, "paragraphs", self.paragraphs, "0 where sources is empty")

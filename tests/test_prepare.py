@@ -345,6 +345,10 @@ def test_error_tells_each_kind_of_fault_in_a_line(corpus: Path) -> None:
         ({"on_bad_record": "repair"}, "params.yaml: data.on_bad_record is 'repair', wanted error or skip"),
         ({"test_questions": -1}, "params.yaml: data.test_questions is -1, wanted 0 (all) or more"),
         ({"train": []}, "params.yaml: data.train is (), wanted at least one source"),
+        (
+            {"train": ["hub:rajpurkar/squad:train"]},
+            "params.yaml: data.train is 'hub:rajpurkar/squad:train', wanted hub:OWNER/NAME@COMMIT:SPLIT with a commit",
+        ),
         ({"test": "primer:test"}, "params.yaml: data.test: 'primer:test' is a str, wanted list"),
     ],
 )

@@ -16,7 +16,13 @@ from typing import Any
 from stages.core.data.examples import Answer, Example, Paragraph, Record, parse_paragraphs, parse_squad
 from stages.core.errors import InputError
 
+HUB_FORM = "hub:OWNER/NAME@COMMIT:SPLIT with a commit of 40 hex digits"
 HUB_SOURCE = re.compile(r"hub:(?P<name>[^@:]+)@(?P<commit>[0-9a-f]{40}):(?P<split>\w+)")
+
+
+def is_known_form(source: str) -> bool:
+    """Whether a source is not one of the hub, or one that names its commit."""
+    return not source.startswith("hub:") or HUB_SOURCE.fullmatch(source) is not None
 
 
 def read_source(source: str, corpus: Path) -> Iterator[Record]:
@@ -56,9 +62,7 @@ def source_files(source: str, corpus: Path) -> list[Path]:
 def _read_hub(source: str) -> Iterator[Record]:
     match = HUB_SOURCE.fullmatch(source)
     if match is None:
-        raise InputError(
-            f"params.yaml: data: {source!r} is not hub:OWNER/NAME@COMMIT:SPLIT with a commit of 40 hex digits"
-        )
+        raise InputError(f"params.yaml: data: {source!r} is not {HUB_FORM}")
     import datasets
 
     name, split = match["name"], match["split"]
