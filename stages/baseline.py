@@ -1,32 +1,19 @@
 """A student cut from the teacher, trained on gold spans and the teacher's cached answers; beside it, the control.
 
-Reads prepared data, the teacher and its cache; writes two students with the same initialisation, windows, order and
-number of updates: `baseline` learns from labels and the teacher's logits (Hinton et al. 2015), the control `hard_label`
-from labels only. What lies between the two is what distillation buys.
+Reads prepared data, the teacher and its cache; writes two students, cut from the teacher or from `student.encoder`,
+with the same initialisation, windows, order and number of updates: `baseline` learns from labels and the teacher's
+logits (Hinton et al. 2015), the control `hard_label` from labels only. What lies between the two is what distillation
+buys.
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core.errors import clean_exit
 from stages.core.params import load_params
 from stages.core.qa.decoding import DecodeParams
 from stages.core.runtime import RuntimeParams, start
-from stages.core.training.settings import FitParams, StudentParams, require_soft_targets
-
-
-@dataclass(frozen=True)
-class BaselineParams(FitParams):
-    """The `baseline` section."""
-
-    temperature: float  # softens both distributions; 1 leaves them as they are
-    alpha: float  # weight of the teacher's answers, 0 to 1; gold spans have the rest
-
-    def check(self) -> None:
-        """Vouch for ranges."""
-        super().check()
-        require_soft_targets(self.temperature, self.alpha)
+from stages.core.training.settings import BaselineParams, StudentParams
 
 
 def run(
@@ -46,30 +33,36 @@ def run(
     scratch: Path,
 ) -> None:
     """Cut the student twice; train one with the teacher's answers, one without; score both on dev."""
+    origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
+    from stages.core.data.batches import count_batches
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
-    from stages.core.models.encoder import cut_layers, load_tokenizer
+    from stages.core.models.encoder import load_tokenizer
     from stages.core.qa.evaluation import answer_with, quality
-    from stages.core.training.fit import fit, write_history
-    from stages.core.training.lessons import load_lessons
+    from stages.core.training.fit import TrainingSet, fit, write_history
+    from stages.core.training.lessons import load_lessons, new_student
     from stages.core.training.losses import DistillationLoss, LabelLoss, Loss
     from stages.core.training.scratch import scratch_folder
 
     runtime = start(runtime_params, params.seed)
     lessons = load_lessons(data, teacher, cache, runtime.device)
-    arms: list[tuple[str, Loss, Path, Path]] = [
-        ("baseline", DistillationLoss(params.temperature, params.alpha), out, history),
-        ("hard_label", LabelLoss(), control, control_history),
+    soft, training = DistillationLoss(params.temperature, params.alpha), lessons.training
+    updates = params.epochs * count_batches(training.windows, params.batch_size)
+    arms: list[tuple[str, Loss, TrainingSet, Path, Path]] = [
+        ("baseline", soft, training, out, history),
+        ("hard_label", LabelLoss(), training.labelled(), control, control_history),
     ]
     scores: dict[str, object] = {}
-    with scratch_folder(scratch, [params, runtime_params, student_params], [data, teacher, cache]) as unfinished:
-        for name, loss, folder, curve in arms:
+    with scratch_folder(
+        scratch, [params, runtime_params, student_params], [data, teacher, cache, origin]
+    ) as unfinished:
+        for name, loss, taught, folder, curve in arms:
             start(runtime_params, params.seed)
-            student = cut_layers(lessons.teacher, student_params.layers)
-            losses = fit(student, loss, lessons.training, params, runtime, scratch=unfinished, name=name)
+            student = new_student(lessons, student_params, params.seed)
+            losses = fit(student, loss, taught, params, runtime, scratch=unfinished, name=name, updates=updates)
             answers = answer_with(student, lessons.dev, decode, runtime.device, params.batch_size)
             scores[name] = {"dev": quality(lessons.dev, answers)}
-            save_checkpoint(student.cpu(), load_tokenizer(teacher), folder)
+            save_checkpoint(student.cpu(), load_tokenizer(origin), folder)
             write_history(losses, curve)
         write_json(metrics, scores)
 

@@ -40,28 +40,33 @@ def run(
     questions: Path,
     out: Path,
 ) -> None:
-    """Load every variant, cut windows of the same questions, time all in turn, write milliseconds and rates."""
+    """Load every variant, cut the same questions with its tokenizer, time all in turn, write milliseconds and rates."""
     from stages.core.data.batches import ordered_batches
     from stages.core.data.examples import read_squad, sample
     from stages.core.data.windows import make_windows
     from stages.core.files import write_json
-    from stages.core.models.checkpoint import load_checkpoint
+    from stages.core.models.answering import open_model
     from stages.core.models.encoder import load_tokenizer
     from stages.core.qa.latency import measure, one_by_one
     from stages.core.report.variants import VARIANTS
     from stages.core.runtime import start
 
-    loaded = {variant: load_checkpoint(models / variant) for variant in VARIANTS}
+    device = start(runtime, params.seed).device  # before the models: ONNX Runtime takes its threads when it loads one
+    loaded = {variant: open_model(models / variant) for variant in VARIANTS}
     examples = sample(read_squad(questions), params.questions, params.seed)
-    tokenizer = load_tokenizer(models / VARIANTS[0])
-    cut = make_windows(examples, tokenizer, max_length=windows.max_length, doc_stride=windows.doc_stride)
+    cut = {
+        variant: make_windows(
+            examples, load_tokenizer(models / variant), max_length=windows.max_length, doc_stride=windows.doc_stride
+        )
+        for variant in VARIANTS
+    }
     timings = measure(
         loaded,
-        one_by_one(cut),
-        list(ordered_batches(cut, params.batch_size)),
+        {variant: one_by_one(each) for variant, each in cut.items()},
+        {variant: list(ordered_batches(each, params.batch_size)) for variant, each in cut.items()},
         warmup=params.warmup,
         repeats=params.repeats,
-        device=start(runtime, params.seed).device,
+        device=device,
         precision="fp32",  # as evaluation scores them: the speed of the answers that are in the table
     )
     write_json(out, {name: {key: round(value, 2) for key, value in row.items()} for name, row in timings.items()})

@@ -1,8 +1,10 @@
 """Teacher x windows -> cached start and end logits, so that students learn from it without running it.
 
-Reads the teacher and the prepared windows of train and dev; writes ragged half-precision logits bound to a
-fingerprint of tokenizer, windows and teacher. Dev is scored from the cache and from the live teacher: half precision
-must cost nothing.
+Reads the teacher and the prepared windows of train and dev, and of inputs without labels where there are any; writes
+ragged half-precision logits bound to a fingerprint of tokenizer, windows and teacher. Where students read other
+windows, the logits are carried over to them by characters; the probabilities of further teachers are averaged with
+its own. Dev is scored from the cache and from the live teacher: neither half precision nor the carriage may cost
+anything.
 """
 
 import argparse
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core.errors import InputError, clean_exit
+from stages.core.models.source import resolve_model
 from stages.core.params import load_params, require
 from stages.core.qa.decoding import DecodeParams
 from stages.core.runtime import RuntimeParams, start
@@ -21,6 +24,7 @@ class CacheTeacherParams:
 
     seed: int  # nothing is drawn here; the generators are seeded all the same
     batch_size: int  # windows a forward pass
+    others: tuple[str, ...]  # further ready QA models, as model specs, whose answers are averaged with the teacher's
     f1_tolerance: float  # points of dev F1 that the cache may differ from the live teacher
 
     def check(self) -> None:
@@ -40,31 +44,38 @@ def run(
     metrics: Path,
 ) -> None:
     """Run the teacher over every window, cache what it says, score the cache against the live teacher."""
+    others = [resolve_model(spec) for spec in params.others]  # a bad one stops here, before anything heavy is imported
+    from stages.core.data.average import average
+    from stages.core.data.carry import carry_over
     from stages.core.data.logits import load_logits, save_logits
-    from stages.core.data.prepared import load_split
+    from stages.core.data.prepared import UNLABELLED, has_unlabelled, load_split, load_taught
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint
     from stages.core.models.encoder import fingerprint
     from stages.core.models.families import move
-    from stages.core.qa.evaluation import answer, quality
-    from stages.core.qa.inference import predict_logits
+    from stages.core.qa.ensemble import Reader, Said, load_reader
 
     runtime = start(runtime_params, params.seed)
-    model, made_by = move(load_checkpoint(teacher), runtime.device), fingerprint(teacher)
-    scores: dict[str, object] = {}
-    for split in ("train", "dev"):
-        questions = load_split(data, split)
-        logits = predict_logits(
-            model, questions.windows, batch_size=params.batch_size, device=runtime.device, precision="fp32"
-        )
-        save_logits(out / f"{split}.safetensors", logits, questions.windows, made_by)
-        cached = load_logits(out / f"{split}.safetensors", questions.windows, made_by)
-        live, read = (quality(questions, answer(questions, each, decode)) for each in (logits, cached))
-        if split == "dev" and abs(live["f1"] - read["f1"]) > params.f1_tolerance:
-            raise InputError(
-                f"{out}: dev F1 is {read['f1']} from the cache and {live['f1']} live; the cache is not usable"
-            )
-        scores[split] = {"f1_live": live["f1"], "f1_cached": read["f1"]}
+    made_by, device = fingerprint(teacher), runtime.device
+    panel = [Reader(move(load_checkpoint(teacher), device))]
+    panel += [load_reader(each, load_split(data, "dev"), device) for each in others]
+    scores: dict[str, dict[str, float]] = {}
+    for split in ("train", "dev", UNLABELLED) if has_unlabelled(data) else ("train", "dev"):
+        questions, taught = load_split(data, split), load_taught(data, split)
+        said = [reader.read(questions, batch_size=params.batch_size, device=device) for reader in panel]
+        carried = [carry_over(each.logits, each.questions.windows, taught.windows) for each in said]
+        pooled = Said(taught, average(carried, taught.windows))
+        save_logits(out / f"{split}.safetensors", pooled.logits, taught.windows, made_by)
+        if split == UNLABELLED:
+            continue  # nothing to score by
+        cached = Said(taught, load_logits(out / f"{split}.safetensors", taught.windows, made_by))
+        scores[split] = {"f1_live": said[0].f1(decode), "f1_cached": cached.f1(decode)}
+        if others and split == "dev":
+            scores[split] |= {f"f1_other_{number}": each.f1(decode) for number, each in enumerate(said[1:], start=1)}
+            scores[split]["f1_mean"] = pooled.f1(decode)
+    live, read = scores["dev"]["f1_mean" if others else "f1_live"], scores["dev"]["f1_cached"]
+    if abs(live - read) > params.f1_tolerance:
+        raise InputError(f"{out}: dev F1 is {read} from the cache and {live} live; the cache is not usable")
     write_json(metrics, scores)
 
 

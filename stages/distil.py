@@ -31,6 +31,7 @@ def run(
     scratch: Path,
 ) -> None:
     """Cut the student, train it on labels, cached answers and hidden states, score it on dev."""
+    origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import load_tokenizer
@@ -42,10 +43,12 @@ def run(
 
     runtime = start(runtime_params, params.seed)
     lessons = load_lessons(data, teacher, cache, runtime.device)
-    with scratch_folder(scratch, [params, runtime_params, student_params], [data, teacher, cache]) as unfinished:
+    with scratch_folder(
+        scratch, [params, runtime_params, student_params], [data, teacher, cache, origin]
+    ) as unfinished:
         student, losses = distil(lessons, student_params, params, runtime, scratch=unfinished, name="distil")
         answers = answer_with(student, lessons.dev, decode, runtime.device, params.batch_size)
-        save_checkpoint(student.cpu(), load_tokenizer(teacher), out)
+        save_checkpoint(student.cpu(), load_tokenizer(origin), out)
         write_history(losses, history)
         write_json(metrics, {"dev": quality(lessons.dev, answers)})
 

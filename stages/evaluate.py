@@ -1,8 +1,8 @@
 """One model on one set of questions -> exact match, F1, intervals, size, predictions.
 
-Reads a saved model and a SQuAD v1.1 file; writes quality (official SQuAD v1.1 definitions, 95 % bootstrap intervals
-resampled by paragraph) and predictions in SQuAD's format, id to text. Needs no DVC: without --metrics the quality is
-printed.
+Reads a saved model, torch or ONNX, and a SQuAD v1.1 file; writes quality (official SQuAD v1.1 definitions, 95 %
+bootstrap intervals resampled by paragraph) and predictions in SQuAD's format, id to text. Needs no DVC: without
+--metrics the quality is printed.
 """
 
 import argparse
@@ -49,15 +49,14 @@ def run(
     from stages.core.data.prepared import Questions
     from stages.core.data.windows import make_windows
     from stages.core.files import write_json
-    from stages.core.models.checkpoint import load_checkpoint
+    from stages.core.models.answering import open_model
     from stages.core.models.encoder import load_tokenizer
-    from stages.core.models.families import move
     from stages.core.models.size import describe_size
     from stages.core.qa.evaluation import answer, quality_with_intervals
     from stages.core.qa.inference import predict_logits
 
     runtime = start(runtime_params, params.seed)
-    network, examples = move(load_checkpoint(model), runtime.device), read_squad(questions)
+    network, examples = open_model(model).to(runtime.device), read_squad(questions)
     cut = make_windows(examples, load_tokenizer(model), max_length=windows.max_length, doc_stride=windows.doc_stride)
     asked = Questions(examples, cut)
     logits = predict_logits(
@@ -65,7 +64,7 @@ def run(
     )
     answers = answer(asked, logits, decode)
     found = quality_with_intervals(asked, answers, resamples=params.resamples, seed=params.seed)
-    found |= describe_size(network, model, length=round(float(cut.lengths.float().mean())))
+    found |= describe_size(model, length=round(float(cut.lengths.float().mean())))
     if predictions is not None:
         write_json(predictions, answers)
     if metrics is not None:

@@ -1,23 +1,18 @@
 """The pruned student recovers under the teacher's cached answers.
 
-Reads the pruned student, prepared data and the teacher's cache; writes the recovered student. Temperature and alpha
-are the tuned ones; the learning rate is its own, for what is left of a network needs another one than the whole did.
+Reads the pruned student, the whole one it was pruned from, prepared data and the teacher's cache; writes the recovered
+student. Temperature and alpha are the tuned ones; the learning rate is its own, for what is left of a network needs
+another one than the whole did. Its hidden states may be held to the whole student's, layer by layer.
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core.errors import clean_exit
 from stages.core.params import load_params
 from stages.core.qa.decoding import DecodeParams
 from stages.core.runtime import RuntimeParams, start
-from stages.core.training.settings import FitParams, TunedParams
-
-
-@dataclass(frozen=True)
-class FinetuneParams(FitParams):
-    """The `finetune` section: the settings of one training run."""
+from stages.core.training.settings import FinetuneParams, TunedParams
 
 
 def run(
@@ -30,6 +25,7 @@ def run(
     teacher: Path,
     cache: Path,
     student: Path,
+    whole: Path,
     out: Path,
     metrics: Path,
     history: Path,
@@ -39,18 +35,30 @@ def run(
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
     from stages.core.models.encoder import load_tokenizer
+    from stages.core.models.families import move
     from stages.core.qa.evaluation import answer_with, quality
-    from stages.core.training.fit import fit, write_history
+    from stages.core.training.fit import write_history
     from stages.core.training.lessons import load_lessons
     from stages.core.training.losses import DistillationLoss
+    from stages.core.training.recovery import recover
     from stages.core.training.scratch import scratch_folder
 
     runtime = start(runtime_params, params.seed)
     lessons = load_lessons(data, teacher, cache, runtime.device)
-    model = load_checkpoint(student)
+    model, unpruned = (move(load_checkpoint(folder), runtime.device) for folder in (student, whole))
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
-    with scratch_folder(scratch, [params, tuned, runtime_params], [data, cache, student]) as unfinished:
-        losses = fit(model, loss, lessons.training, params, runtime, scratch=unfinished, name="finetune")
+    with scratch_folder(scratch, [params, tuned, runtime_params], [data, cache, student, whole]) as unfinished:
+        losses = recover(
+            model,
+            unpruned,
+            loss,
+            lessons.training,
+            params,
+            runtime,
+            hidden_weight=params.hidden_weight,
+            scratch=unfinished,
+            name="finetune",
+        )
         answers = answer_with(model, lessons.dev, decode, runtime.device, params.batch_size)
         save_checkpoint(model.cpu(), load_tokenizer(student), out)
         write_history(losses, history)
@@ -60,7 +68,7 @@ def run(
 def main() -> None:
     """Take paths from the command line and values from params.yaml and the search's best parameters."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("data", "teacher", "cache", "student", "best", "out", "metrics", "history", "scratch"):
+    for name in ("data", "teacher", "cache", "student", "whole", "best", "out", "metrics", "history", "scratch"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     paths = vars(parser.parse_args())
     params, runtime = load_params("finetune", FinetuneParams), load_params("runtime", RuntimeParams)

@@ -1,9 +1,10 @@
 """Raw questions -> checked examples, article-wise splits and tokenised windows.
 
-Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, the windows of train and dev, and
-what it counted. A record that is not sound stops the stage or is dropped and counted; nothing is repaired. The stage
-fails if training labels do not decode to the gold text, or windows cannot hold the answers: whatever is trained on
-such data learns something else than it seems.
+Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, their windows, and what it counted.
+Where students have an encoder with another tokenizer, train and dev are cut for that one too. Inputs without labels,
+which a teacher can answer all the same, are drawn where `unlabelled` asks for them. A record that is not sound stops
+the stage or is dropped and counted; nothing is repaired. The stage fails if training labels do not decode to the gold
+text, or windows cannot hold the answers: whatever is trained on such data learns something else than it seems.
 """
 
 import argparse
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.core.data.settings import WindowsParams
+from stages.core.data.sources import HUB_FORM, is_known_form
 from stages.core.errors import clean_exit
 from stages.core.models.source import EncoderParams, resolve_model
 from stages.core.params import load_params, require
+from stages.core.training.settings import StudentParams
 
 
 @dataclass(frozen=True)
@@ -38,19 +41,49 @@ class DataParams:
             require(getattr(self, key) >= 0, key, getattr(self, key), "0 (all) or more")
         for key in ("train", "test"):
             require(len(getattr(self, key)) > 0, key, getattr(self, key), "at least one source")
+        for key in ("train", "dev", "test"):
+            for source in getattr(self, key):
+                require(is_known_form(source), key, source, HUB_FORM)
+
+
+@dataclass(frozen=True)
+class UnlabelledParams:
+    """The `unlabelled` section: inputs that students learn from the teacher's answers alone; 0 draws none of a kind."""
+
+    other_offsets: int  # training questions on their paragraph without its first words
+    other_paragraphs: int  # training questions on another paragraph of their article
+    sources: tuple[str, ...]  # of further paragraphs, with questions or without, see stages/core/data/sources.py
+    paragraphs: int  # paragraphs of those, each asked a question of its own article or of another
+
+    def check(self) -> None:
+        """Vouch for ranges."""
+        for source in self.sources:
+            require(is_known_form(source), "sources", source, HUB_FORM)
+        for key in ("other_offsets", "other_paragraphs", "paragraphs"):
+            require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
+        require(bool(self.sources) or self.paragraphs == 0, "paragraphs", self.paragraphs, "0 where sources is empty")
 
 
 def run(
-    params: DataParams, windows: WindowsParams, encoder: EncoderParams, *, corpus: Path, out: Path, metrics: Path
+    params: DataParams,
+    windows: WindowsParams,
+    encoder: EncoderParams,
+    student: StudentParams,
+    unlabelled: UnlabelledParams,
+    *,
+    corpus: Path,
+    out: Path,
+    metrics: Path,
 ) -> None:
-    """Read, check, split, sample, tokenise, verify, write."""
-    from stages.core.data.examples import sample, write_squad
+    """Read, check, split, sample, draw what is unlabelled, tokenise, verify, write."""
+    source = resolve_model(encoder.model, encoder.sha256)
+    models = list(dict.fromkeys([source, student.origin(source)]))
+    from stages.core.data.cutting import load_cutter
+    from stages.core.data.examples import sample
     from stages.core.data.splits import count_dropped, read_sources, split_by_article, without_contexts_of
-    from stages.core.data.verify import describe, verify
-    from stages.core.data.windows import make_windows, save_windows
+    from stages.core.data.unlabelled import at_other_offsets, on_other_paragraphs, on_paragraphs, read_pool
+    from stages.core.data.writing import write_split, write_unlabelled
     from stages.core.files import write_json
-    from stages.core.models.encoder import load_tokenizer
-    from stages.core.models.positions import positions
 
     test, bad_test = read_sources(params.test, corpus, params.on_bad_record)
     train, bad_train = read_sources(params.train, corpus, params.on_bad_record)
@@ -59,31 +92,27 @@ def run(
         dev, bad_dev = read_sources(params.dev, corpus, params.on_bad_record)
         dev, dev_in_test = without_contexts_of(dev, test)
         train, in_dev = without_contexts_of(train, dev)
-        dropped = count_dropped(bad_test, bad_train, bad_dev, in_test, in_dev, dev_in_test)
+        lost = [bad_test, bad_train, bad_dev, in_test, in_dev, dev_in_test]
     else:
         train, dev = split_by_article(train, params.dev_fraction, params.seed)
-        dropped = count_dropped(bad_test, bad_train, in_test)
+        lost = [bad_test, bad_train, in_test]
     splits = {
         "train": sample(train, params.train_questions, params.seed),
         "dev": sample(dev, params.dev_questions, params.seed),
         "test": sample(test, params.test_questions, params.seed),
     }
-    source = resolve_model(encoder.model, encoder.sha256)
-    room = positions(source)
-    require(
-        windows.max_length <= room,
-        "params.yaml: windows.max_length",
-        windows.max_length,
-        f"at most {room}, which is all the encoder has positions for",
-    )
-    tokenizer = load_tokenizer(source)
-    counts: dict[str, object] = {"dropped": dropped}
+    taken = {each.context for each in (*dev, *test)}
+    found, asked, bad_found = read_pool(unlabelled.sources, corpus, params.on_bad_record, taken=taken)
+    drawn = {
+        "other_offsets": at_other_offsets(splits["train"], unlabelled.other_offsets, params.seed, taken=taken),
+        "other_paragraphs": on_other_paragraphs(splits["train"], train, unlabelled.other_paragraphs, params.seed),
+        "paragraphs": on_paragraphs(found, [*splits["train"], *asked], unlabelled.paragraphs, params.seed),
+    }
+    cutters = [load_cutter(model, max_length=windows.max_length, doc_stride=windows.doc_stride) for model in models]
+    counts: dict[str, object] = {"dropped": count_dropped(*lost, bad_found)}
     for name, examples in splits.items():
-        cut = make_windows(examples, tokenizer, max_length=windows.max_length, doc_stride=windows.doc_stride)
-        counts[name] = described = describe(examples, cut)
-        verify(name, described)
-        write_squad(out / f"{name}.json", examples)
-        save_windows(cut, out / f"{name}.safetensors")
+        counts |= write_split(out, name, examples, cutters if name != "test" else cutters[:1])
+    counts |= write_unlabelled(out, drawn, cutters)
     write_json(metrics, counts)
 
 
@@ -94,7 +123,8 @@ def main() -> None:
         parser.add_argument(name, type=Path, required=True)
     paths = vars(parser.parse_args())
     data, windows = load_params("data", DataParams), load_params("windows", WindowsParams)
-    run(data, windows, load_params("encoder", EncoderParams), **paths)
+    encoder, student = load_params("encoder", EncoderParams), load_params("student", StudentParams)
+    run(data, windows, encoder, student, load_params("unlabelled", UnlabelledParams), **paths)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,11 @@ class ReportInputs:
     predictions: Path  # folder of <variant>.json, id to text
     latency: Path  # of the benchmark stage
     histories: Path  # folder of training histories, *.csv
+    curve: Path  # of the prune_curve stage
+    cuts: Path  # of the student_init stage
     data: Path  # what prepare counted, JSON
+    search: Path  # metrics of the tune stage, JSON
+    importance: Path  # its table of knobs, CSV
 
 
 def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -> None:
@@ -50,6 +54,8 @@ def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -
     from stages.core.report import charts, page, tables
     from stages.core.report import inputs as read
     from stages.core.report.comparisons import compare_all
+    from stages.core.report.cuts import cuts_section, read_cuts
+    from stages.core.report.tuning import read_search, search_section
 
     examples = read_squad(inputs.questions)
     paragraphs = [example.context for example in examples]
@@ -57,18 +63,31 @@ def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -
     predictions = read.read_predictions(inputs.predictions, examples)
     scores = read.score_all(examples, predictions, quality)
     histories, data = read.read_histories(inputs.histories), read.read_json(inputs.data)
+    curve = read.read_curve(inputs.curve)
+    cuts = cuts_section(read_cuts(inputs.cuts))
+    search = search_section(read_search(inputs.search, inputs.importance))
 
     differences = compare_all(scores, paragraphs, resamples=params.resamples, seed=params.seed)
     chance = chance_floor(examples, draws=CHANCE_DRAWS, seed=params.seed)
     shown = sample(examples, params.samples, params.seed) if params.samples else []
     samples = tables.samples_frame(shown, predictions)
     found = page.Findings(
-        quality, latency, differences, chance, samples, data, len(examples), len(set(paragraphs)), params.resamples
+        quality,
+        latency,
+        differences,
+        chance,
+        samples,
+        curve,
+        data,
+        len(examples),
+        len(set(paragraphs)),
+        params.resamples,
     )
 
     pictures = {
         "Exact match and F1": ("em_f1.png", charts.em_f1_bars(quality, chance)),
         "Quality against size": ("quality_vs_size.png", charts.quality_vs_size(quality)),
+        "F1 against MACs kept": ("prune_curve.png", charts.prune_curve(curve)),
         "Training loss": ("loss_curves.png", charts.loss_curves(histories)),
     }
     seen_from_page = Path(os.path.relpath(plots, out.parent))
@@ -77,7 +96,7 @@ def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -
     files[plots / "quality.csv"] = tables.csv_bytes(tables.quality_frame(quality))
     files[plots / "differences.csv"] = tables.csv_bytes(tables.differences_frame(differences))
     files[plots / "samples.csv"] = tables.csv_bytes(samples)
-    files[out] = page.write_page(found, links).encode()
+    files[out] = page.write_page(found, links, cuts, search).encode()
     _write_all(files)
 
 

@@ -1,18 +1,26 @@
-"""Search of temperature, alpha and learning rate, judged on dev -> the best parameters and the tuned student.
+"""Search of distillation's knobs, judged on dev -> the best parameters and the tuned student.
 
-Reads prepared data, the teacher and its cache; writes metrics/best_params.yaml, the table of trials, and a student
-distilled in full with the best values. The test questions are never looked at.
+Reads prepared data, the teacher and its cache; writes metrics/best_params.yaml, tables of trials and of knobs, and a
+student distilled in full with the best values. The test questions are never looked at. With --join, and without the
+outputs, a further process runs trials of a search that keeps its trials in a shared storage.
 """
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.core.errors import clean_exit
 from stages.core.params import load_params, require
 from stages.core.qa.decoding import DecodeParams
 from stages.core.runtime import RuntimeParams, start
-from stages.core.training.settings import DistilParams, StudentParams
+from stages.core.training.settings import DistilParams, StudentParams, TunedParams
+from stages.core.training.space import Knob, Space, space_around
+
+if TYPE_CHECKING:
+    import optuna
+
+    from stages.core.training.search import Budget
 
 
 @dataclass(frozen=True)
@@ -20,24 +28,28 @@ class TuneParams:
     """The `tune` section; what it does not name is as in `distil`."""
 
     seed: int  # of the search and of the trials' windows
-    trials: int  # points tried, the default point included
+    updates: int  # trials are started while fewer are spent
     trial_epochs: int  # passes over its windows in one trial
     trial_windows: int  # training windows in one trial
-    temperature: tuple[float, ...]  # bounds, low and high
-    alpha: tuple[float, ...]  # bounds
-    learning_rate: tuple[float, ...]  # bounds
+    storage: str  # of trials, for several processes: an URL; '' keeps them to this process
+    space: dict[str, Knob]  # by key of the `distil` section
 
     def check(self) -> None:
-        """Vouch for ranges."""
-        require(self.trials >= 1, "trials", self.trials, "1 or more")
-        require(self.trial_epochs >= 1, "trial_epochs", self.trial_epochs, "1 or more")
-        require(self.trial_windows >= 1, "trial_windows", self.trial_windows, "1 or more")
-        for key in ("temperature", "alpha", "learning_rate"):
-            bounds = getattr(self, key)
-            require(len(bounds) == 2 and 0 <= bounds[0] < bounds[1], key, list(bounds), "two bounds, low and high")
-        for key in ("temperature", "learning_rate"):  # searched on a logarithmic scale
-            require(getattr(self, key)[0] > 0, key, list(getattr(self, key)), "bounds above 0")
-        require(self.alpha[1] <= 1, "alpha", list(self.alpha), "bounds from 0 to 1")
+        """Vouch for ranges; the space is checked against `distil`."""
+        for key in ("updates", "trial_epochs", "trial_windows"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
+
+
+@dataclass(frozen=True)
+class TuneOutputs:
+    """What the stage writes."""
+
+    out: Path  # the tuned student, a folder
+    metrics: Path  # dev scores of the student and figures of the search, JSON
+    best: Path  # the best parameters, YAML
+    trials: Path  # a row per trial, CSV
+    importance: Path  # a row per knob, CSV
+    history: Path  # the student's training, CSV
 
 
 def run(
@@ -50,31 +62,30 @@ def run(
     data: Path,
     teacher: Path,
     cache: Path,
-    out: Path,
-    metrics: Path,
-    best: Path,
-    trials: Path,
-    history: Path,
     scratch: Path,
+    outputs: TuneOutputs | None,
 ) -> None:
-    """Try points on some of the windows, then distil in full with the best of them."""
-    from stages.core.files import write_json, write_text
+    """Try points on some of the windows, then distil in full with the best; without `outputs` only help with trials."""
+    origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import load_tokenizer
     from stages.core.qa.evaluation import answer_with, quality
     from stages.core.training.distillation import distil
     from stages.core.training.fit import write_history
     from stages.core.training.lessons import load_lessons, some
-    from stages.core.training.scratch import scratch_folder
-    from stages.core.training.search import KNOBS, Space, best_point, on_boundary, search, trials_table
+    from stages.core.training.outcome import best_point
+    from stages.core.training.scratch import passing_folder, run_key, scratch_folder
+    from stages.core.training.search import Budget, search
+    from stages.core.training.storage import open_storage
     from stages.core.training.trials import TrialRun
 
+    space = space_around(distil_params, params.space)
     runtime = start(runtime_params, params.seed)
     lessons = load_lessons(data, teacher, cache, runtime.device)
-    space = Space(params.temperature, params.alpha, params.learning_rate)
-    default = {name: getattr(distil_params, name) for name in KNOBS}
-    settings = [params, distil_params, runtime_params, student_params, decode]
-    with scratch_folder(scratch, settings, [data, teacher, cache]) as unfinished:
+    # Where the trials are kept and how many there are changes none of them.
+    settings = [replace(params, storage="", updates=0), distil_params, runtime_params, student_params, decode]
+    inputs = [data, teacher, cache, origin]
+    with scratch_folder(scratch, settings, inputs) if outputs else passing_folder(scratch) as unfinished:
         trial = TrialRun(
             lessons=lessons,
             training=some(lessons.training, params.trial_windows, params.seed),
@@ -84,34 +95,75 @@ def run(
             runtime=runtime,
             scratch=unfinished,
         )
+        budget = Budget(params.updates, trial.epoch_updates, params.trial_epochs)
         study = search(
-            trial, space, default, trials=params.trials, seed=params.seed, storage=unfinished / "trials.sqlite"
+            trial,
+            space,
+            budget,
+            seed=params.seed,
+            name=run_key(settings, inputs),
+            storage=open_storage(params.storage or f"sqlite:///{unfinished / 'trials.sqlite'}"),
+            shared=params.storage != "",
+            join=outputs is None,
         )
-        chosen = best_point(study)
-        settled = distil_params.at(chosen)
-        student, losses = distil(lessons, student_params, settled, runtime, scratch=unfinished, name="tuned")
-        answers = answer_with(student, lessons.dev, decode, runtime.device, settled.batch_size)
-        save_checkpoint(student.cpu(), load_tokenizer(teacher), out)
-        write_history(losses, history)
-        table = trials_table(study)
-        write_text(trials, table.to_csv(index=False, lineterminator="\n"))
-        write_text(best, "tuned:\n" + "".join(f"  {name}: {chosen[name]!r}\n" for name in KNOBS))
-        pruned = int((table["state"] == "pruned").sum())
-        best_f1 = float(table.loc[table["state"] == "complete", "f1"].max())
-        found = {"trials": len(table), "trials_pruned": pruned, "best_trial_f1": best_f1}
-        found["knobs_on_boundary"] = len(on_boundary(chosen, space))
-        write_json(metrics, {"dev": quality(lessons.dev, answers), "search": found})
+        if outputs is None:
+            return
+        settled = distil_params.at(best_point(study, space))
+        with scratch_folder(scratch, [settled, runtime_params, student_params], inputs) as half_trained:
+            student, losses = distil(lessons, student_params, settled, runtime, scratch=half_trained, name="tuned")
+            answers = answer_with(student, lessons.dev, decode, runtime.device, settled.batch_size)
+            save_checkpoint(student.cpu(), load_tokenizer(origin), outputs.out)
+            write_history(losses, outputs.history)
+            _write_search(outputs, study, space, budget, settled, quality(lessons.dev, answers))
+
+
+def _write_search(
+    outputs: TuneOutputs,
+    study: "optuna.Study",
+    space: Space,
+    budget: "Budget",
+    settled: DistilParams,
+    dev: dict[str, float],
+) -> None:
+    """Write the tables, the best parameters and the metrics."""
+    from stages.core.files import write_json, write_text
+    from stages.core.training.outcome import knobs_table, summary, trials_table
+
+    write_text(outputs.trials, trials_table(study, space).to_csv(index=False, lineterminator="\n"))
+    write_text(outputs.importance, knobs_table(study, space).to_csv(index=False, lineterminator="\n"))
+    tuned = [field.name for field in fields(TunedParams)]
+    sections = {"tuned": tuned, "also_tuned": [name for name in space.knobs if name not in tuned]}
+    lines = [
+        line
+        for section, names in sections.items()
+        for line in (f"{section}:", *(f"  {name}: {getattr(settled, name)!r}" for name in names))
+        if names
+    ]
+    write_text(outputs.best, "\n".join([*lines, ""]))
+    write_json(outputs.metrics, {"dev": dev, "search": summary(study, space, budget)})
 
 
 def main() -> None:
     """Take paths from the command line and values from params.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("data", "teacher", "cache", "out", "metrics", "best", "trials", "history", "scratch"):
+    for name in ("data", "teacher", "cache", "scratch"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    for name in (field.name for field in fields(TuneOutputs)):
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--join", action="store_true", help="run trials of a search under way, write no outputs")
     paths = vars(parser.parse_args())
+    join = paths.pop("join")
+    written = {field.name: paths.pop(field.name) for field in fields(TuneOutputs)}
+    missing = [name for name, path in written.items() if path is None]
+    if missing and not join:
+        parser.error(f"the following arguments are required: {', '.join(f'--{name}' for name in missing)}")
     params, distil_params = load_params("tune", TuneParams), load_params("distil", DistilParams)
+    if join:
+        require(params.storage != "", "params.yaml: tune.storage", "", "the URL of a storage that processes share")
     runtime, student = load_params("runtime", RuntimeParams), load_params("student", StudentParams)
-    run(params, distil_params, runtime, student, load_params("decode", DecodeParams), **paths)
+    decode = load_params("decode", DecodeParams)
+    outputs = None if join else TuneOutputs(**written)
+    run(params, distil_params, runtime, student, decode, **paths, outputs=outputs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Batches pad ragged windows, mask what is no context, and show every window once."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -119,6 +119,15 @@ def test_inference_goes_over_every_window_once_longest_first(windows: Windows) -
     batches = list(ordered_batches(windows, 2))
     assert [batch.rows.tolist() for batch in batches] == [[1, 3], [4, 0], [2]]
     assert [batch.input_ids.shape[1] for batch in batches] == [9, 7, 4]
+
+
+def test_inference_keeps_windows_without_a_label_apart(windows: Windows) -> None:
+    none = torch.tensor([-1, 2, -1, 0, -1])
+    batches = list(ordered_batches(replace(windows, start_positions=none, end_positions=none), 2))
+    assert [batch.rows.tolist() for batch in batches] == [[1, 3], [4, 0], [2]]
+    assert [batch.start_positions.tolist() for batch in batches] == [[2, 0], [-1, -1], [-1]]
+    (only,) = ordered_batches(windows.without_labels().take(torch.tensor([2])), 2)
+    assert only.rows.tolist() == [0]
 
 
 def test_teacher_logits_go_with_their_windows_in_any_order(windows: Windows) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from stages.core.qa.chance import ChanceFloor
-from stages.core.report.charts import em_f1_bars, loss_curves, quality_vs_size
+from stages.core.report.charts import em_f1_bars, loss_curves, prune_curve, quality_vs_size
 from stages.core.report.inputs import Quality
 from stages.core.report.variants import VARIANTS
 
@@ -36,10 +36,19 @@ def histories(last: float = 1.0) -> dict[str, pd.DataFrame]:
     return {"teacher": empty} | {name: curve(name) for name in ("hard_label", "baseline", "distilled")}
 
 
+def curve(last: float = 1.0) -> pd.DataFrame:
+    return pd.DataFrame({"macs_kept": [0.25, 0.5], "fisher": [20.0, 50.0], "fisher_recovered": [30.0, 54.0 + last]})
+
+
 DRAWN: dict[str, tuple[Callable[[], bytes], Callable[[], bytes]]] = {
     "bars": (lambda: em_f1_bars(quality(), CHANCE), lambda: em_f1_bars(quality(61.0), CHANCE)),
     "chance": (lambda: em_f1_bars(quality(), CHANCE), lambda: em_f1_bars(quality(), ChanceFloor(0.5, 9.0))),
     "losses": (lambda: loss_curves(histories()), lambda: loss_curves(histories(1.4))),
+    "curve": (lambda: prune_curve(curve()), lambda: prune_curve(curve(2.0))),
+    "curve before recovery": (
+        lambda: prune_curve(curve().drop(columns="fisher_recovered")),
+        lambda: prune_curve(curve()),
+    ),
     "sizes": (lambda: quality_vs_size(quality()), lambda: quality_vs_size(quality(61.0))),
 }
 

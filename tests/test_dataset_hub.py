@@ -133,6 +133,8 @@ def prepare(folder: Path, hub: HubStandIn, encoder: Path, train: str, test: str)
         },
         "windows": {"max_length": 64, "doc_stride": 16},
         "encoder": {"model": str(encoder), "sha256": ""},
+        "student": {"encoder": "", "sha256": "", "layers": [0]},
+        "unlabelled": {"other_offsets": 0, "other_paragraphs": 0, "sources": [], "paragraphs": 0},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     command = ["-m", "stages.prepare", "--corpus", "data/primer", "--out", "prepared", "--metrics", "data.json"]
@@ -159,7 +161,7 @@ def test_pinned_data_set_is_prepared(hub: HubStandIn, encoder: Path, tmp_path: P
     ("source", "reason"),
     [
         (f"hub:rajpurkar/squad@{'0' * 40}:validation", f"Revision '{'0' * 40}' doesn't exist"),
-        ("hub:rajpurkar/squad:validation", "is not hub:OWNER/NAME@COMMIT:SPLIT with a commit of 40 hex digits"),
+        ("hub:rajpurkar/squad:validation", "wanted hub:OWNER/NAME@COMMIT:SPLIT with a commit of 40 hex digits"),
     ],
 )
 def test_unknown_or_missing_commit_ends_in_one_line(

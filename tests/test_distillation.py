@@ -11,15 +11,18 @@ import torch
 from optuna.trial import Trial
 from transformers import PreTrainedModel
 
+from stages.core.data.batches import shuffled_batches
+from stages.core.errors import InputError
+from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.evaluation import answer_with, quality
 from stages.core.qa.inference import predict_logits
 from stages.core.training.distillation import distil
 from stages.core.training.fit import History, TrainingSet
-from stages.core.training.lessons import Lessons, some
+from stages.core.training.lessons import Lessons, new_student, some
 from stages.core.training.settings import DistilParams, StudentParams
 from stages.core.training.trials import TrialRun
-from tests.toy_models import toy_qa_model
+from tests.toy_models import toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_questions
 from tests.toy_training import CPU, fit_params, weights_of
 
@@ -32,6 +35,8 @@ def distil_params(**changes: Any) -> DistilParams:
         "temperature": 2.0,
         "alpha": 0.9,
         "hidden_weight": 1.0,
+        "relation_weight": 0.0,
+        "relation_heads": 4,
         "student_layers": (1, 2),
         "teacher_layers": (1, 3),
     }
@@ -80,9 +85,37 @@ def test_no_weight_on_hidden_states_spares_the_teachers_forward(
 
     monkeypatch.setattr(lessons.teacher, "forward", never)
     # What is cut from the teacher is a copy of it, a patched forward included.
-    monkeypatch.setattr("stages.core.training.distillation.cut_layers", lambda *_: toy_qa_model("bert", 2, layers=2))
+    monkeypatch.setattr("stages.core.training.distillation.new_student", lambda *_: toy_qa_model("bert", 2, layers=2))
     _, unaligned = run(lessons, tmp_path / "unaligned", hidden_weight=0.0)
     assert "hidden" not in unaligned[0]
+
+
+def test_states_of_different_tokens_are_not_aligned(lessons: Lessons, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^params.yaml: distil.hidden_weight is 1.0, wanted 0 where"):
+        run(replace(lessons, own_windows=True), tmp_path / "run")
+
+
+def encoder_of(folder: Path, family: str) -> StudentParams:
+    save_checkpoint(toy_qa_model(family, 5, width=16), toy_tokenizer(folder / "tokenizer", family), folder / "encoder")
+    return StudentParams((0, 2), encoder=str(folder / "encoder"))
+
+
+def test_a_student_may_be_cut_from_an_encoder_of_its_own(lessons: Lessons, tmp_path: Path) -> None:
+    student = encoder_of(tmp_path, "bert")
+    made = new_student(lessons, student, seed=1)
+    whole = load_checkpoint(Path(student.encoder)).state_dict()
+    taught = {name.replace("layer.1.", "layer.2."): weight for name, weight in made.state_dict().items()}
+    assert made.config.num_hidden_layers == 2
+    assert all(torch.equal(weight, whole[name]) for name, weight in taught.items())
+    trained = distil(lessons, student, distil_params(), CPU, scratch=tmp_path, name="run")[0]
+    assert trained.config.hidden_size == 16
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_windows_cut_for_another_student_are_refused(lessons: Lessons, tmp_path: Path, own: bool) -> None:
+    student = encoder_of(tmp_path, "roberta") if own else STUDENT
+    with pytest.raises(InputError, match=r"^params.yaml: student.encoder is .* run prepare again$"):
+        new_student(replace(lessons, own_windows=not own), student, seed=1)
 
 
 @dataclass
@@ -106,12 +139,25 @@ def trial_run(lessons: Lessons, folder: Path) -> TrialRun:
     return TrialRun(lessons, training, STUDENT, distil_params(), DECODE, CPU, folder)
 
 
+def trained(checkpoint: Path) -> dict[str, list[float]]:
+    """The student's weights in the last checkpoint of a run; at toy size F1 does not tell two students apart."""
+    student = torch.load(checkpoint, weights_only=True)["modules"][0]
+    return {name: weight.flatten().tolist() for name, weight in student.items()}
+
+
 POINT = {"temperature": 4.0, "alpha": 0.6, "learning_rate": 5e-3}
 
 
 def test_a_trial_is_a_distillation_at_its_point_judged_on_dev_after_each_epoch(
-    lessons: Lessons, tmp_path: Path
+    lessons: Lessons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    students: list[PreTrainedModel] = []  # at toy size F1 does not tell two students apart
+
+    def keep(*given: Any, **named: Any) -> tuple[PreTrainedModel, History]:
+        students.append(distil(*given, **named)[0])
+        return students[0], []
+
+    monkeypatch.setattr("stages.core.training.trials.distil", keep)
     trial, objective = FakeTrial(), trial_run(lessons, tmp_path / "trial")
     value = objective(cast(Trial, trial), POINT)
     judged: list[float] = []
@@ -122,7 +168,7 @@ def test_a_trial_is_a_distillation_at_its_point_judged_on_dev_after_each_epoch(
 
     (tmp_path / "plain").mkdir()
     settings = replace(objective.settings, **cast(dict[str, Any], POINT))
-    distil(
+    plain, _ = distil(
         lessons,
         STUDENT,
         settings,
@@ -134,6 +180,7 @@ def test_a_trial_is_a_distillation_at_its_point_judged_on_dev_after_each_epoch(
     )
     assert trial.reported == list(zip(judged, (0, 1), strict=True))
     assert value == judged[-1]
+    assert weights_of(students[0]) == weights_of(plain)
 
 
 def test_a_lagging_trial_stops(lessons: Lessons, tmp_path: Path) -> None:
@@ -143,15 +190,22 @@ def test_a_lagging_trial_stops(lessons: Lessons, tmp_path: Path) -> None:
     assert len(trial.reported) == 1
 
 
-def test_trials_of_other_numbers_do_not_go_on_from_each_other(lessons: Lessons, tmp_path: Path) -> None:
+def test_a_trial_goes_on_from_no_other_and_leaves_nothing_behind(lessons: Lessons, tmp_path: Path) -> None:
+    """Not even from one of its own number, as another search in another storage may have left it."""
     objective = trial_run(lessons, tmp_path / "trial")
     reported = []
-    for number in (0, 1):
-        trial = FakeTrial(number)
+    for _ in range(2):
+        trial = FakeTrial()
         objective(cast(Trial, trial), POINT)
         reported.append(trial.reported)
+        assert list((tmp_path / "trial").iterdir()) == []
     assert reported[0] == reported[1]
     assert len(reported[0]) == 2
+
+
+def test_a_trial_knows_its_updates(lessons: Lessons, tmp_path: Path) -> None:
+    objective = trial_run(lessons, tmp_path / "trial")
+    assert objective.epoch_updates == len(list(shuffled_batches(objective.training.windows, 4, torch.Generator())))
 
 
 def ids_of(training: TrainingSet) -> Sequence[str]:

@@ -1,20 +1,16 @@
-"""From logits to answers to quality, and how big a model is."""
+"""From logits to answers to quality."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from stages.core.data.batches import FlatLogits
 from stages.core.data.prepared import Questions
-from stages.core.models.checkpoint import save_checkpoint
-from stages.core.models.size import describe_size
-from stages.core.pruning.budget import count_macs
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.evaluation import answer, answer_with, quality, quality_with_intervals
 from stages.core.qa.inference import predict_logits
-from tests.toy_models import toy_pruned_model, toy_qa_model, toy_tokenizer
+from tests.toy_models import toy_qa_model
 from tests.toy_questions import toy_questions
 
 CPU = torch.device("cpu")
@@ -84,17 +80,3 @@ def test_intervals_resample_paragraphs_not_questions(questions: Questions) -> No
     share = 3 / 5
     spread = 100 * (share * (1 - share) / 5) ** 0.5
     assert found["f1_high"] - found["f1_low"] == pytest.approx(2 * 1.96 * spread, rel=0.15)
-
-
-@pytest.mark.parametrize("pruned", [False, True])
-def test_size_is_that_of_the_saved_model(tmp_path: Path, pruned: bool) -> None:
-    model = toy_pruned_model("bert", 1) if pruned else toy_qa_model("bert", 1)
-    save_checkpoint(model, toy_tokenizer(tmp_path / "tokenizer", "bert"), tmp_path / "model")
-    weights = tmp_path / "model" / "model.safetensors"
-    size = describe_size(model, tmp_path / "model", length=20)
-    assert size == {
-        "parameters": sum(tensor.numel() for tensor in load_file(weights).values()),
-        "macs": count_macs(model, 20),
-        "size_mb": pytest.approx(weights.stat().st_size / 1e6, abs=5e-4),
-    }
-    assert 4 * size["parameters"] / 1e6 < size["size_mb"] < 4 * size["parameters"] / 1e6 + 0.05

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.core.files import write_json, write_text
+from stages.core.files import whole_folder, write_json, write_text
 
 
 def test_text_is_utf8_with_plain_newlines_in_a_new_folder(tmp_path: Path) -> None:
@@ -40,3 +40,16 @@ def test_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "a.md", "new" * 10_000 + "\udc80")
     assert (tmp_path / "a.md").read_text() == "old"
+
+
+def test_a_folder_replaces_the_old_one_only_when_it_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "model"
+    with whole_folder(folder) as partial:
+        (partial / "old.txt").write_text("first")
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as partial:
+        (partial / "new.txt").write_text("second")
+        raise KeyboardInterrupt
+    assert [path.name for path in folder.parent.rglob("*")] == ["model", "old.txt"]
+    with whole_folder(folder) as partial:
+        (partial / "new.txt").write_text("third")
+    assert [path.name for path in folder.parent.rglob("*")] == ["model", "new.txt"]

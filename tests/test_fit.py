@@ -269,6 +269,20 @@ def test_weight_decay_shrinks_matrices_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_frozen_word_embeddings_stay_and_all_else_learns(tmp_path: Path, family: str) -> None:
+    model = toy_qa_model(family, 1)
+    words = model.get_input_embeddings().weight
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    windows = toy_questions(tmp_path / "tokenizer", 4, seed=1, family=family).windows
+    params = fit_params(epochs=1, freeze_embeddings=True)
+    fit(model, LabelLoss(), TrainingSet(windows), params, CPU, scratch=tmp_path, name="run")
+    # A type or a position that no window has learns nothing either, but for the decay of its matrix.
+    same = {name for name, weight in model.named_parameters() if torch.equal(weight, before[name])}
+    assert [id(dict(model.named_parameters())[name]) for name in same] == [id(words)]
+    assert all(weight.requires_grad for weight in model.parameters()), "the model is left frozen"
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_dropout_is_set_in_every_layer(tmp_path: Path, family: str) -> None:
     model = toy_qa_model(family, 1)
     shipped = model.config.to_dict()
@@ -361,6 +375,24 @@ def test_after_epoch_is_not_called_again_for_what_a_checkpoint_has_behind_it(tmp
     assert called == [0, 1]
 
 
+@pytest.mark.parametrize("updates", [2, UPDATES_AN_EPOCH, 2 * UPDATES_AN_EPOCH + 3])
+def test_a_number_of_updates_may_take_the_place_of_epochs(tmp_path: Path, updates: int) -> None:
+    for stop in (None, updates - 1):
+        loss, folder = Counting(LabelLoss(), stop, give_up), tmp_path / str(stop)
+        settings = {"scratch": folder, "name": "run", "updates": updates}
+        data, params = toy_training(folder), fit_params(epochs=1, checkpoint_steps=1, log_steps=1)
+        if stop is not None:
+            with pytest.raises(Interrupted):
+                fit(toy_qa_model("bert", 1, layers=1), loss, data, params, CPU, **settings)
+            loss = Counting(LabelLoss())
+        history = fit(toy_qa_model("bert", 1, layers=1), loss, data, params, CPU, **settings)
+        assert len(loss.rows) == (updates if stop is None else 1)
+        rates = [learning_rate_at(step, updates, params) for step in range(updates)]
+        assert [row["learning_rate"] for row in history] == rates
+        seen = sorted(row for rows in loss.rows[:UPDATES_AN_EPOCH] for row in rows)
+        assert stop is not None or updates < UPDATES_AN_EPOCH or seen == list(range(22))
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -386,6 +418,23 @@ def test_bar_tells_loss_rate_and_time_left(tmp_path: Path, monkeypatch: pytest.M
 def each_token(windows: Windows) -> Iterator[Tensor]:
     for row in range(len(windows)):
         yield collate(windows, torch.tensor([row])).input_ids.flatten()
+
+
+def test_sets_are_joined_and_the_labelled_part_found_again(tmp_path: Path) -> None:
+    first = toy_training(tmp_path)
+    rows = torch.tensor([3, 5])
+    bare = TrainingSet(first.windows.take(rows).without_labels(), first.take(rows).teacher_logits)
+    joined = first.join(bare)
+    assert len(joined.windows) == 24
+    labelled = joined.labelled()
+    assert labelled.windows.fingerprint() == first.windows.fingerprint()
+    assert first.labelled() is first
+    for whole, part, mine in zip(*(each.teacher_logits for each in (joined, first, labelled)), strict=True):  # type: ignore[arg-type]
+        assert torch.equal(part, mine)
+        assert torch.equal(whole[: len(part)], part)
+    again = joined.take(torch.tensor([22, 23])).teacher_logits
+    assert again is not None
+    assert all(map(torch.equal, again, bare.teacher_logits))  # type: ignore[arg-type]
 
 
 def test_some_windows_keep_their_own_logits(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from stages.core.data.batches import Batch
 from stages.core.models.families import layers
 from stages.core.pruning.importance import magnitude_scores, mask_fisher, masked
-from tests.toy_models import FAMILY_KERNELS, FAMILY_NAMES, toy_inputs, toy_pruned_model, toy_qa_model
+from tests.toy_models import FAMILY_KERNELS, FAMILY_NAMES, toy_emptied_model, toy_inputs, toy_pruned_model, toy_qa_model
 
 CPU = torch.device("cpu")
 
@@ -80,6 +80,15 @@ def test_pruned_models_score_what_they_have(family: str) -> None:
     assert (scores.neurons > -torch.inf).sum(dim=1).tolist() == [32, 8, 64]
     assert torch.allclose(scores.heads.where(~gone, 0), heads, rtol=1e-3, atol=1e-9)
     assert torch.allclose(scores.neurons.clamp(min=0), neurons, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_sublayers_without_units_have_nothing_to_score(family: str) -> None:
+    model, batch = toy_emptied_model(family, 1), batch_of(family, 0, (12, 7, 3))
+    for scores in (mask_fisher(model, [batch], span_loss, CPU), magnitude_scores(model)):
+        assert (scores.heads > 0).sum(dim=1).tolist() == [2, 0, 0]
+        assert (scores.neurons > 0).sum(dim=1).tolist() == [0, 8, 0]
+        assert (scores.heads == -torch.inf).sum(dim=1).tolist() == [2, 4, 4]
 
 
 def test_scoring_leaves_no_trace() -> None:

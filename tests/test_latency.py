@@ -16,6 +16,7 @@ from stages.core.data.settings import WindowsParams
 from stages.core.data.windows import make_windows
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import save_checkpoint
+from stages.core.models.onnx import save_onnx
 from stages.core.qa import latency
 from stages.core.qa.latency import measure, one_by_one
 from stages.core.report.variants import VARIANTS
@@ -75,7 +76,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def time_both(models: dict[str, nn.Module], warmup: int = 2, repeats: int = 3) -> dict[str, dict[str, float]]:
     alone = [Inputs(number, 1) for number in range(8)]
     together = [Inputs(first, 4) for first in (0, 4)]
-    stand_ins: Any = (alone, together)
+    stand_ins: Any = [dict.fromkeys(models, each) for each in (alone, together)]
     return measure(models, *stand_ins, warmup=warmup, repeats=repeats, device=CPU, precision="fp32")
 
 
@@ -104,6 +105,17 @@ def test_models_take_turns_at_every_question(clock: Clock) -> None:
     assert [number for turn in turns for _, number in turn] == [n for _ in range(2) for n in range(8) for _ in names]
     assert all(sorted(name for name, _ in turn) == names for turn in turns)
     assert [turn[0][0] for turn in turns[:4]] == ["a", "b", "c", "a"]  # each is first in its turn
+
+
+def test_each_model_is_timed_on_its_own_batches(clock: Clock) -> None:
+    """In other tokens the same questions are other windows, in batches more or fewer."""
+    models: dict[str, nn.Module] = {name: Timed(name, clock, 0.01) for name in ("a", "b")}
+    alone: Any = {"a": [Inputs(0, 1), Inputs(1, 1)], "b": [Inputs(10, 2), Inputs(20, 1)]}
+    together: Any = {"a": [Inputs(0, 2)], "b": [Inputs(10, 2), Inputs(20, 1)]}
+    timings = measure(models, alone, together, warmup=0, repeats=1, device=CPU, precision="fp32")
+    assert clock.calls == [("a", 0), ("b", 10), ("b", 20), ("a", 1), ("a", 0), ("b", 10), ("b", 20)]
+    assert timings["a"]["questions_per_second"] == pytest.approx(2 / 0.02)
+    assert timings["b"]["questions_per_second"] == pytest.approx(2 / 0.03)
 
 
 def test_training_mode_comes_back(clock: Clock) -> None:
@@ -140,7 +152,11 @@ def test_the_stage_times_every_variant(tmp_path: Path) -> None:
     models, questions, out = tmp_path / "models", tmp_path / "test.json", tmp_path / "metrics" / "latency.json"
     tokenizer = toy_tokenizer(tmp_path / "tokenizer", "bert")
     for layers, variant in enumerate(VARIANTS, start=1):
-        save_checkpoint(toy_qa_model("bert", seed=layers, layers=layers, width=8), tokenizer, models / variant)
+        save = save_onnx if variant == "int8" else save_checkpoint
+        save(toy_qa_model("bert", seed=layers, layers=layers, width=8), tokenizer, models / variant)
+    # A family that does not take the first one's inputs.
+    other = toy_tokenizer(tmp_path / "other", "distilbert")
+    save_checkpoint(toy_qa_model("distilbert", seed=1, layers=1, width=8), other, models / VARIANTS[-1])
     write_squad(questions, toy_examples())
     run(PARAMS, RUNTIME, WINDOWS, models=models, questions=questions, out=out)
     timings = json.loads(out.read_text(encoding="utf-8"))

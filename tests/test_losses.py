@@ -1,6 +1,7 @@
 """Each loss against a plain, slow reference: numbers from lists, one position at a time, no masks."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,21 +9,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from stages.core.data.batches import Batch
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.encoder import cut_layers
+from stages.core.models.families import layers
 from stages.core.training.fit import TrainingSet, fit
 from stages.core.training.losses import (
     DistillationLoss,
     IntermediateLoss,
     LabelLoss,
     hidden_alignment,
+    relation_divergence,
+    relation_vectors,
     soft_divergence,
     span_cross_entropy,
 )
-from tests.toy_models import toy_qa_model, toy_tokenizer
+from tests.toy_models import FAMILY_NAMES, toy_inputs, toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_questions
 from tests.toy_training import CPU, fit_params
 
@@ -156,6 +161,47 @@ def test_half_precision_logits_are_reckoned_in_float32() -> None:
     assert torch.equal(span_cross_entropy(half[0], half[1], batch()), expected)
 
 
+def test_windows_without_a_label_do_not_count_in_the_mean_of_gold_spans() -> None:
+    asked = replace(batch(), start_positions=torch.tensor([4, -1, 3]), end_positions=torch.tensor([6, -1, 3]))
+    kept = torch.tensor([0, 2])
+    few = Batch(**{name: value if value is None else value[kept] for name, value in vars(asked).items()})
+    start, end = (logits(seed).requires_grad_() for seed in (1, 2))
+    found = span_cross_entropy(start, end, asked)
+    assert found.item() == pytest.approx(span_cross_entropy(start[kept], end[kept], few).item(), rel=1e-6)
+    found.backward()
+    assert start.grad is not None
+    assert (start.grad[1] == 0).all()
+    assert (start.grad[0] != 0).any()
+
+
+def test_a_batch_without_labels_has_no_gold_spans_to_learn() -> None:
+    none = torch.full((3,), -1)
+    student, asked = Answering(), replace(batch(), start_positions=none, end_positions=none)
+    terms = DistillationLoss(2.0, 0.7)(student, asked)
+    assert terms["hard"].item() == 0
+    assert terms["loss"].item() == pytest.approx(0.7 * terms["soft"].item())
+    terms["hard"].backward()
+    assert student.start.grad is not None
+    assert (student.start.grad == 0).all()
+
+
+def test_where_all_have_labels_the_mean_is_the_usual_one_to_the_last_bit() -> None:
+    asked, found = batch(), []
+    for mean in (True, False):
+        start, end = (logits(seed).requires_grad_() for seed in (1, 2))
+        loss = span_cross_entropy(start, end, asked)
+        if mean:
+            parts = ((start, asked.start_positions), (end, asked.end_positions))
+            means = [cross_entropy(each.masked_fill(~ALLOWED, -1e4), gold) for each, gold in parts]
+            loss = (means[0] + means[1]) / 2
+        (0.3 * loss).backward()
+        found.append((loss.detach(), start.grad, end.grad))
+    for usual, ours in zip(*found, strict=True):
+        assert usual is not None
+        assert ours is not None
+        assert torch.equal(usual, ours)
+
+
 def test_label_loss_is_the_cross_entropy_of_gold_spans() -> None:
     student, asked = Answering(), batch()
     assert LabelLoss()(student, asked) == {"loss": span_cross_entropy(student.start, student.end, asked)}
@@ -218,6 +264,75 @@ def test_intermediate_loss_adds_the_weighted_mean_alignment_of_the_pairs() -> No
     assert found["hidden"].item() == pytest.approx(hidden, rel=1e-4)
     assert found["loss"].item() == pytest.approx(without["loss"].item() + 3.0 * hidden, rel=1e-4)
     assert [found[name].item() for name in ("hard", "soft")] == [without[name].item() for name in ("hard", "soft")]
+
+
+def plain_relations(student: Tensor, teacher: Tensor, heads: int) -> float:
+    """Token by token: distributions over the real tokens of the window, one relation head after the other."""
+
+    def distribution(vectors: Tensor, row: int, token: int, head: int) -> list[float]:
+        size = vectors.shape[-1] // heads
+        mine = vectors[row, :, head * size : (head + 1) * size].tolist()
+        products = [sum(a * b for a, b in zip(mine[token], mine[other], strict=True)) for other in real(row)]
+        exponentials = [math.exp(product / math.sqrt(size)) for product in products]
+        return [value / sum(exponentials) for value in exponentials]
+
+    def real(row: int) -> list[int]:
+        return [int(column) for column in REAL[row].nonzero().flatten()]
+
+    divergences = []
+    for row, token in REAL.nonzero().tolist():
+        for head in range(heads):
+            mine, its = (distribution(vectors, row, token, head) for vectors in (student, teacher))
+            divergences.append(sum(b * math.log(b / a) for a, b in zip(mine, its, strict=True)))
+    return sum(divergences) / len(divergences)
+
+
+@pytest.mark.parametrize(("widths", "heads"), [((4, 4), 1), ((4, 4), 2), ((6, 12), 3)])
+def test_relations_equal_the_plain_ones_whatever_the_widths(widths: tuple[int, int], heads: int) -> None:
+    student, teacher = states(1, widths[0]), states(2, widths[1])
+    found = float(relation_divergence(student, teacher, REAL.long(), heads))
+    assert found == pytest.approx(plain_relations(student, teacher, heads), rel=1e-5)
+    assert float(relation_divergence(student, student, REAL.long(), heads)) == 0
+
+
+def test_relations_do_not_see_padding() -> None:
+    noisy = torch.where(REAL[..., None], states(1), 1e3 * states(3))
+    found = float(relation_divergence(noisy, states(2), REAL.long(), 2))
+    assert found == pytest.approx(float(relation_divergence(states(1), states(2), REAL.long(), 2)), rel=1e-6)
+
+
+def test_relation_heads_that_do_not_divide_a_width_are_refused() -> None:
+    with pytest.raises(InputError, match="relation_heads 3 does not divide the attention's width 4"):
+        relation_divergence(states(1), states(2, 6), REAL.long(), 3)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_relation_vectors_are_the_last_layers_own(family: str) -> None:
+    model, inputs = toy_qa_model(family, 1), toy_inputs(family)
+    with relation_vectors(model) as found:
+        entering = model(**inputs, output_hidden_states=True).hidden_states[-2]
+    last = layers(model)[-1]
+    for vectors, part in zip(found, (last.query, last.key, last.value), strict=True):
+        assert torch.allclose(vectors, part(entering), atol=1e-6)
+    model(**inputs)
+    assert len(found) == 3, "the hooks are still there"
+
+
+def test_intermediate_loss_adds_the_weighted_relations_of_queries_keys_and_values() -> None:
+    teacher, student, asked = toy_qa_model("bert", 1), toy_qa_model("bert", 2, layers=2, width=16), batch()
+    answers = DistillationLoss(2.0, 0.7)
+    loss = IntermediateLoss(answers, student, teacher, [(1, 1)], 0.0, relation_weight=3.0, relation_heads=2)
+    vectors = []
+    for model in (student, teacher):
+        with relation_vectors(model) as found:
+            model(**asked.model_inputs())
+        vectors.append(found)
+    relation = sum(plain_relations(mine, its, 2) for mine, its in zip(*vectors, strict=True)) / 3
+    terms, without = loss(student, asked), answers(student, asked)
+    assert set(terms) == {"loss", "hard", "soft", "relation"}
+    assert list(loss.parameters()) == [], "a projection for hidden states that are not aligned"
+    assert terms["relation"].item() == pytest.approx(relation, rel=1e-4)
+    assert terms["loss"].item() == pytest.approx(without["loss"].item() + 3.0 * relation, rel=1e-4)
 
 
 def test_projections_stand_only_between_other_widths() -> None:

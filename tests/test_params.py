@@ -167,3 +167,62 @@ def test_file_that_is_not_yaml_is_told_in_one_line(data: bytes, tmp_path: Path) 
 def test_file_may_say_utf8(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("city: Kraków\n", encoding="utf-8")
     assert read_yaml(tmp_path / "params.yaml") == {"city": "Kraków"}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    low: float
+    high: float
+
+    def check(self) -> None:
+        require(self.low < self.high, "low", self.low, f"below {self.high}")
+
+
+@dataclass(frozen=True)
+class Named:
+    space: dict[str, Bounds]
+
+
+NESTED = """knobs:
+  space:
+    temperature:
+      low: 1.0
+      high: 8.0
+    alpha:
+      low: 0
+      high: 1.0
+"""
+
+
+def nested(folder: Path, text: str = NESTED) -> Path:
+    (folder / "params.yaml").write_text(text)
+    return folder / "params.yaml"
+
+
+def test_mapping_becomes_records_by_name_in_the_files_order(tmp_path: Path) -> None:
+    space = load_params("knobs", Named, nested(tmp_path)).space
+    assert list(space.items()) == [("temperature", Bounds(1.0, 8.0)), ("alpha", Bounds(0.0, 1.0))]
+
+
+def test_records_of_a_mapping_can_be_set_and_removed_through_dvc(tmp_path: Path) -> None:
+    path = nested(tmp_path)
+    apply_overrides(path, ["knobs.space.alpha.high=3e-5", "~knobs.space.temperature"])
+    assert load_params("knobs", Named, path).space == {"alpha": Bounds(0.0, 3e-5)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ("low: 1.0", "low: 9.0", "knobs.space.temperature.low is 9.0, wanted below 8.0"),
+        ("low: 1.0", "lower: 1.0", "knobs.space.temperature.lower: unknown key (value 1.0); known: low, high"),
+        ("      low: 1.0\n", "", "knobs.space.temperature.low: missing; add it, as in the shipped params.yaml"),
+        ("low: 1.0", "low: soft", "knobs.space.temperature.low: 'soft' is a str, wanted float"),
+        ("alpha:\n      low: 0\n      high: 1.0", "alpha: 1", "knobs.space.alpha: 1 is a int, wanted mapping"),
+        (NESTED, "knobs:\n  space: 1\n", "knobs.space: 1 is a int, wanted mapping"),
+    ],
+)
+def test_fault_in_a_mapping_is_named_with_its_place(old: str, new: str, wanted: str, tmp_path: Path) -> None:
+    path = nested(tmp_path, NESTED.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load_params("knobs", Named, path)
+    assert str(caught.value) == f"{path}: {wanted}"

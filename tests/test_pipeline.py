@@ -18,8 +18,8 @@ from stages.core.report.variants import VARIANTS
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-NAMES = ["prepare", "teacher", "cache_teacher", "baseline", "distil", "tune", "prune", "finetune", "evaluate"]
-NAMES += ["benchmark", "report"]
+NAMES = ["prepare", "teacher", "cache_teacher", "baseline", "student_init", "distil", "tune"]
+NAMES += ["prune", "prune_curve", "finetune", "export", "prune_teacher", "evaluate", "benchmark", "report"]
 stage = pytest.mark.parametrize("name", NAMES)
 
 

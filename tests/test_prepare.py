@@ -13,12 +13,15 @@ import pytest
 import yaml
 
 from stages.core.data.examples import FAULTS, Answer, Example, write_squad
-from stages.core.data.prepared import load_split
+from stages.core.data.prepared import load_split, load_taught
 from stages.core.data.settings import WindowsParams
+from stages.core.data.windows import fingerprint_tokenizer
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import save_checkpoint
+from stages.core.models.encoder import load_tokenizer
 from stages.core.models.source import EncoderParams
-from stages.prepare import DataParams, run
+from stages.core.training.settings import StudentParams
+from stages.prepare import DataParams, UnlabelledParams, run
 from tests.toy_models import POSITIONS, toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_examples
 
@@ -35,6 +38,8 @@ DATA = DataParams(
     on_bad_record="error",
 )
 WINDOWS = WindowsParams(max_length=64, doc_stride=16)
+STUDENT = StudentParams((0, 2))
+UNLABELLED = UnlabelledParams(other_offsets=0, other_paragraphs=0, sources=(), paragraphs=0)
 OUTPUTS = [f"{split}.{kind}" for split in ("dev", "test", "train") for kind in ("json", "safetensors")]
 
 
@@ -53,12 +58,19 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path / "corpus"
 
 
-def prepare(corpus: Path, encoder: EncoderParams, out: str = "prepared", **changes: Any) -> dict[str, Any]:
+def prepare(
+    corpus: Path,
+    encoder: EncoderParams,
+    out: str = "prepared",
+    *,
+    student: StudentParams = STUDENT,
+    unlabelled: UnlabelledParams = UNLABELLED,
+    **changes: Any,
+) -> dict[str, Any]:
     """Run the stage beside `corpus` and return its metrics."""
     folder = corpus.parent
-    run(
-        replace(DATA, **changes), WINDOWS, encoder, corpus=corpus, out=folder / out, metrics=folder / f"{out}-data.json"
-    )
+    paths = {"corpus": corpus, "out": folder / out, "metrics": folder / f"{out}-data.json"}
+    run(replace(DATA, **changes), WINDOWS, encoder, student, unlabelled, **paths)
     return dict(json.loads((folder / f"{out}-data.json").read_text()))
 
 
@@ -145,9 +157,18 @@ def test_windows_longer_than_the_encoder_has_positions_are_refused(corpus: Path,
     out = corpus.parent / "prepared"
     too_long = WindowsParams(POSITIONS + 1, 16)
     with pytest.raises(InputError, match=rf"^params.yaml: windows.max_length is {POSITIONS + 1}, wanted at most 256"):
-        run(DATA, too_long, encoder, corpus=corpus, out=out, metrics=out / "data.json")
+        run(DATA, too_long, encoder, STUDENT, UNLABELLED, corpus=corpus, out=out, metrics=out / "data.json")
     assert not out.exists()
-    run(DATA, WindowsParams(POSITIONS, 16), encoder, corpus=corpus, out=out, metrics=out / "data.json")
+    run(
+        DATA,
+        WindowsParams(POSITIONS, 16),
+        encoder,
+        STUDENT,
+        UNLABELLED,
+        corpus=corpus,
+        out=out,
+        metrics=out / "data.json",
+    )
 
 
 def test_data_below_99_percent_is_not_written(corpus: Path, encoder: EncoderParams) -> None:
@@ -157,6 +178,74 @@ def test_data_below_99_percent_is_not_written(corpus: Path, encoder: EncoderPara
         prepare(corpus, encoder, dev=("primer:dev",))
     assert not (corpus.parent / "prepared").exists()
     assert not (corpus.parent / "prepared-data.json").exists()
+
+
+def student_of(folder: Path, family: str) -> StudentParams:
+    save_checkpoint(toy_qa_model(family, 2), toy_tokenizer(folder / "tokenizer", family), folder / family)
+    return StudentParams((0, 2), encoder=str(folder / family))
+
+
+def test_windows_are_cut_for_the_students_tokenizer_too(corpus: Path, encoder: EncoderParams, tmp_path: Path) -> None:
+    student = student_of(tmp_path / "student", "roberta")
+    plain, metrics = prepare(corpus, encoder, "plain"), prepare(corpus, encoder, student=student)
+    own = {"student_dev.safetensors", "student_train.safetensors"}
+    assert {path.name for path in (corpus.parent / "prepared").iterdir()} == {*OUTPUTS, *own}
+    for name in OUTPUTS:
+        assert (corpus.parent / "plain" / name).read_bytes() == (corpus.parent / "prepared" / name).read_bytes(), name
+    tokenizer = load_tokenizer(Path(student.encoder))
+    for name in ("train", "dev"):
+        taught = load_taught(corpus.parent / "prepared", name)
+        assert taught.windows.metadata["tokenizer"] == fingerprint_tokenizer(tokenizer)
+        assert set(taught.windows.question_ids) == {each.id for each in taught.examples}
+        assert metrics.pop(f"student_{name}") == {
+            "windows": len(taught.windows),
+            "windows_without_answer": int((taught.windows.start_positions == 0).sum()),
+            "labels_decoded_percent": 100,
+            "oracle_f1": 100,
+        }
+    assert metrics == plain
+    prepare(corpus, encoder)
+    assert sorted(path.name for path in (corpus.parent / "prepared").iterdir()) == OUTPUTS, "an earlier student's stay"
+
+
+def test_a_students_encoder_with_the_same_tokenizer_needs_no_windows(
+    corpus: Path, encoder: EncoderParams, tmp_path: Path
+) -> None:
+    prepare(corpus, encoder, student=student_of(tmp_path / "student", "bert"))
+    assert sorted(path.name for path in (corpus.parent / "prepared").iterdir()) == OUTPUTS
+    load_taught(corpus.parent / "prepared", "train")
+
+
+def test_inputs_without_labels_lie_beside_the_splits(corpus: Path, encoder: EncoderParams, tmp_path: Path) -> None:
+    """The source of paragraphs holds those of dev and test, too; none of them may be among the inputs."""
+    train, dev, test = (toy_examples(count, seed, articles=4) for count, seed in ((40, 1), (12, 2), (20, 3)))
+    write_squad(corpus / "more.json", [*toy_examples(10, seed=4), *dev, *test])
+    asked = UnlabelledParams(other_offsets=7, other_paragraphs=6, sources=(str(corpus / "more.json"),), paragraphs=5)
+    student = student_of(tmp_path / "student", "roberta")
+    plain = prepare(corpus, encoder, "plain", dev=("primer:dev",))
+    metrics = prepare(corpus, encoder, dev=("primer:dev",), unlabelled=asked, student=student)
+    folder = corpus.parent / "prepared"
+    for name in OUTPUTS:
+        assert (folder / name).read_bytes() == (corpus.parent / "plain" / name).read_bytes(), name
+    found, taught = load_split(folder, "unlabelled"), load_taught(folder, "unlabelled")
+    assert metrics["unlabelled"] == {
+        "other_offsets": 7,
+        "other_paragraphs": 6,
+        "paragraphs": 5,
+        "windows": len(found.windows),
+    }
+    assert {key: metrics[key] for key in plain} == plain
+    assert len({each.id for each in found.examples}) == 18
+    assert not {each.context for each in found.examples} & {each.context for each in (*dev, *test)}
+    assert not {each.question for each in found.examples} - {
+        each.question for each in (*train, *toy_examples(10, seed=4))
+    }
+    for windows in (found.windows, taught.windows):
+        assert set(windows.question_ids) == {each.id for each in found.examples}
+        assert set(windows.start_positions.tolist()) == set(windows.end_positions.tolist()) == {-1}
+    assert taught.windows.metadata != found.windows.metadata
+    prepare(corpus, encoder, dev=("primer:dev",))
+    assert sorted(path.name for path in folder.iterdir()) == OUTPUTS, "an earlier run's stay"
 
 
 def test_missing_split_is_named(tmp_path: Path) -> None:
@@ -256,6 +345,10 @@ def test_error_tells_each_kind_of_fault_in_a_line(corpus: Path) -> None:
         ({"on_bad_record": "repair"}, "params.yaml: data.on_bad_record is 'repair', wanted error or skip"),
         ({"test_questions": -1}, "params.yaml: data.test_questions is -1, wanted 0 (all) or more"),
         ({"train": []}, "params.yaml: data.train is (), wanted at least one source"),
+        (
+            {"train": ["hub:rajpurkar/squad:train"]},
+            "params.yaml: data.train is 'hub:rajpurkar/squad:train', wanted hub:OWNER/NAME@COMMIT:SPLIT with a commit",
+        ),
         ({"test": "primer:test"}, "params.yaml: data.test: 'primer:test' is a str, wanted list"),
     ],
 )
@@ -271,6 +364,13 @@ def test_bad_parameter_ends_in_one_line_before_torch(data: dict[str, Any], messa
         ("max_length: 256", "max_length: 600", "params.yaml: windows.max_length is 600, wanted 16 to 512"),
         ("max_length: 256", "max_lenght: 256", "params.yaml: windows.max_lenght: unknown key (value 256)"),
         ("\nencoder:", "\nencode:", "params.yaml: section 'encoder' is missing"),
+        ("encoder: ''", "encoder: nowhere", "model 'nowhere': no such folder"),
+        ("other_offsets: 0", "other_offsets: -1", "params.yaml: unlabelled.other_offsets is -1, wanted 0 or more"),
+        (
+            "paragraphs: 0 #",
+            "paragraphs: 4 #",
+            "params.yaml: unlabelled.paragraphs is 4, wanted 0 where",
+        ),
     ],
 )
 def test_bad_line_of_params_ends_in_one_line_before_torch(old: str, new: str, message: str, tmp_path: Path) -> None:

@@ -13,9 +13,13 @@ from stages.core.errors import InputError
 from stages.core.qa.scoring import score
 from stages.core.report.variants import VARIANTS
 from stages.report import ReportInputs, ReportParams, run
+from tests.test_cuts import toy_cuts
+from tests.test_tuning import toy_search
 
 PARAMS = ReportParams(seed=3, resamples=200, samples=4)
-PLOTS = ["differences.csv", "em_f1.png", "loss_curves.png", "quality.csv", "quality_vs_size.png", "samples.csv"]
+SECTIONS = ("Planned comparisons", "Pruning", "Speed", "Student initialisation", "Search", "Sample predictions", "Data")
+PICTURES = ["em_f1.png", "loss_curves.png", "prune_curve.png", "quality_vs_size.png"]
+PLOTS = sorted(["differences.csv", "quality.csv", "samples.csv", *PICTURES])
 
 
 def toy_examples() -> list[Example]:
@@ -48,18 +52,25 @@ def toy_inputs(root: Path) -> ReportInputs:
     timing = {"latency_ms_p50": 12.3, "latency_ms_p95": 45.6, "questions_per_second": 78.9}
     write(root / "latency.json", dict.fromkeys(VARIANTS, timing))
     write(root / "data.json", {"test": {"questions": len(examples)}, "dropped": {"empty_answer": 0}})
+    (root / "curve.csv").write_text("macs_kept,magnitude,fisher\n0.25,3.0,31.25\n0.5,20.0,55.0\n", encoding="utf-8")
+    toy_cuts().to_csv(root / "cuts.csv", index=False)
     (root / "loss").mkdir()
     for name in ("teacher", "baseline"):
         history = {"step": [10, 20], "epoch": [0.5, 1.0], "learning_rate": [1e-4, 0.0], "loss": [2.0, 1.0]}
         pd.DataFrame(history).to_csv(root / "loss" / f"{name}.csv", index=False)
     (root / "loss" / "tuned.csv").write_text("\n", encoding="utf-8")  # a run that did not train
+    toy_search(root)
     return ReportInputs(
         questions=root / "test.json",
         quality=root / "quality",
         predictions=root / "predictions",
         latency=root / "latency.json",
         histories=root / "loss",
+        curve=root / "curve.csv",
+        cuts=root / "cuts.csv",
         data=root / "data.json",
+        search=root / "tune.json",
+        importance=root / "tune_importance.csv",
     )
 
 
@@ -86,7 +97,7 @@ def test_writes_exactly_its_files_and_the_same_bytes_twice(tmp_path: Path, input
 
 def test_the_page_tells_all(tmp_path: Path, inputs: ReportInputs) -> None:
     page = run_into(tmp_path / "out", PARAMS, inputs)["metrics/report.md"].decode()
-    for heading in ("# Results", "## Planned comparisons", "## Speed", "## Sample predictions", "## Data"):
+    for heading in ("# Results", *(f"## {name}" for name in SECTIONS)):
         assert f"{heading}\n" in page
     assert "36 test questions about 12 paragraphs" in page
     table = page.split("## Planned")[0]
@@ -95,8 +106,18 @@ def test_the_page_tells_all(tmp_path: Path, inputs: ReportInputs) -> None:
         "| chance (a random span)",
     ]
     assert "![Exact match and F1](../plots/em_f1.png)" in page
+    assert "| 25 % | 3.0 | 31.2 |" in page
     assert "| test.questions | 36 |" in page
     assert page.count("| Which ") == 4
+
+
+def test_the_page_tells_of_recovery_where_there_was_one(tmp_path: Path, inputs: ReportInputs) -> None:
+    before = run_into(tmp_path / "before", PARAMS, inputs)["metrics/report.md"].decode()
+    inputs.curve.write_text("macs_kept,fisher,fisher_recovered\n0.5,55.0,61.5\n", encoding="utf-8")
+    after = run_into(tmp_path / "after", PARAMS, inputs)["metrics/report.md"].decode()
+    assert ("; recovered: after" in before, "; recovered: after" in after) == (False, True)
+    assert "| MACs kept | fisher | fisher recovered |" in after
+    assert "| 50 % | 55.0 | 61.5 |" in after
 
 
 def test_differences_are_those_of_the_predictions(tmp_path: Path, inputs: ReportInputs) -> None:
@@ -148,6 +169,11 @@ def break_ids(inputs: ReportInputs) -> None:
         (lambda inputs: write(inputs.latency, {"teacher": {}}), "latency.json"),
         (lambda inputs: [path.unlink() for path in inputs.histories.iterdir()], "loss: holds no training history"),
         (lambda inputs: (inputs.histories / "baseline.csv").write_text("step\n1\n"), "baseline.csv: no column 'epoch'"),
+        (lambda inputs: inputs.curve.unlink(), "curve.csv: no such file; run the prune_curve stage"),
+        (lambda inputs: inputs.curve.write_text("f1\n1\n"), "curve.csv: no column 'macs_kept'"),
+        (lambda inputs: inputs.cuts.unlink(), "cuts.csv: no table of cuts; run the student_init stage"),
+        (lambda inputs: inputs.cuts.write_text("cut\nfirst\n"), "cuts.csv: no column 'layers' with values"),
+        (lambda inputs: inputs.search.unlink(), "tune.json: no such file"),
         (break_quality, "tuned: its quality file says EM"),
         (break_number, "tuned.json: macs is 'many'"),
         (break_ids, "pruned.json: elsewhere"),

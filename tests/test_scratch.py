@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import stages.core
-from stages.core.training.scratch import scratch_folder
+from stages.core.training.scratch import passing_folder, run_key, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -114,3 +114,21 @@ def test_a_stopped_run_is_not_mistaken_for_another(tmp_path: Path, inputs: list[
     with scratch_folder(tmp_path / "scratch", [Settings(rate=0.3)], inputs) as folder:
         assert list(folder.iterdir()) == []
     assert kept.is_dir()
+
+
+def test_the_order_of_a_mapping_counts_and_the_key_names_the_folder(tmp_path: Path, inputs: list[Path]) -> None:
+    @dataclass(frozen=True)
+    class Search:
+        space: dict[str, int]
+
+    orders = [Search({"alpha": 1, "temperature": 2}), Search({"temperature": 2, "alpha": 1})]
+    assert len({run_key([each], inputs) for each in orders}) == 2
+    assert name_of(tmp_path, orders[:1], inputs) == run_key(orders[:1], inputs)
+
+
+def test_passing_folders_are_apart_and_removed_even_when_the_run_was_stopped(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), passing_folder(tmp_path / "root") as first, passing_folder(first) as second:
+        (second / "run.pt").write_text("weights")
+        assert first != second
+        raise KeyboardInterrupt
+    assert list((tmp_path / "root").iterdir()) == []

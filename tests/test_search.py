@@ -1,23 +1,38 @@
-"""The search on an objective without a model: what it tries, what it stops early, and that a kill changes nothing."""
+"""The search on an objective without a model: what it tries, spends and stops, alone, killed, and with others."""
 
 import math
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import pytest
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 
 from stages.core.errors import InputError
-from stages.core.training.search import KNOBS, Point, Space, best_point, on_boundary, search, trials_table
+from stages.core.training import presence
+from stages.core.training.outcome import best_point, trials_table
+from stages.core.training.places import places
+from stages.core.training.search import Budget, search
+from stages.core.training.space import Knob, Point, Space
+from stages.core.training.storage import open_storage
 
-SPACE = Space(temperature=(1.0, 8.0), alpha=(0.5, 1.0), learning_rate=(1e-4, 8e-4))
-DEFAULT = {"temperature": 2.0, "alpha": 0.9, "learning_rate": 3e-4}
-TRIALS = 9
+SPACE = Space(
+    {
+        "temperature": Knob(1.0, 8.0, "log"),
+        "alpha": Knob(0.5, 1.0, "linear"),
+        "learning_rate": Knob(1e-4, 8e-4, "log"),
+    },
+    {"temperature": 2.0, "alpha": 0.9, "learning_rate": 3e-4},
+)
+KNOBS = list(SPACE.knobs)
+EPOCH = 25  # updates
+TRIAL = 2 * EPOCH  # of a trial that is not stopped
+UPDATES = 9 * TRIAL
 
 
 def hill(point: Point) -> float:
@@ -44,17 +59,47 @@ class Climbing:
         return hill(point)
 
 
+class Heights:
+    """An objective that is judged after each epoch with what was written down for the trial."""
+
+    def __init__(self, *heights: Sequence[float]) -> None:
+        self.heights = heights
+
+    def __call__(self, trial: Trial, point: Point) -> float:
+        for epoch, height in enumerate(self.heights[trial.number]):
+            trial.report(height, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return self.heights[trial.number][-1]
+
+
 def run(
-    folder: Path, objective: Callable[[Trial, Point], float], *, trials: int = TRIALS, seed: int = 5
+    folder: Path,
+    objective: Callable[[Trial, Point], float],
+    *,
+    updates: int = UPDATES,
+    seed: int = 5,
+    shared: bool = False,
+    join: bool = False,
+    kind: str = "sqlite",
 ) -> optuna.Study:
-    return search(objective, SPACE, DEFAULT, trials=trials, seed=seed, storage=folder / "trials.sqlite")
+    return search(
+        objective,
+        SPACE,
+        Budget(updates, EPOCH, 2),
+        seed=seed,
+        name="toy",
+        storage=open_storage(f"{kind}:///{folder}/trials"),
+        shared=shared or join,
+        join=join,
+    )
 
 
 @pytest.fixture(scope="module")
 def points_and_table(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Point], pd.DataFrame]:
     objective = Climbing()
     study = run(tmp_path_factory.mktemp("uninterrupted"), objective)
-    return objective.points, trials_table(study)
+    return objective.points, trials_table(study, SPACE)
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +111,27 @@ def test_the_default_comes_first_and_the_others_lie_in_the_space(
     points_and_table: tuple[list[Point], pd.DataFrame],
 ) -> None:
     points, table = points_and_table
-    assert points[0] == DEFAULT
-    assert len({tuple(point.values()) for point in points}) == TRIALS
+    assert points[0] == SPACE.default
+    assert len({tuple(point.values()) for point in points}) == len(table)
     for point in points:
-        assert all(getattr(SPACE, name)[0] <= point[name] <= getattr(SPACE, name)[1] for name in KNOBS)
+        assert all(knob.low <= point[name] <= knob.high for name, knob in SPACE.knobs.items())
         assert all(value == float(f"{value:.3g}") for value in point.values()), "does not read well"
-    assert table[list(KNOBS)].to_dict("records") == points
+    assert table[KNOBS].to_dict("records") == points
+
+
+def test_a_default_that_does_not_read_well_is_tried_exactly(tmp_path: Path) -> None:
+    default, objective = {"temperature": 2.34567, "alpha": 0.87654321, "learning_rate": 3.21e-4 / 3}, Climbing()
+    space = Space(SPACE.knobs, default)
+    storage = open_storage(f"sqlite:///{tmp_path}/trials")
+    study = search(objective, space, Budget(1, EPOCH, 2), seed=1, name="toy", storage=storage)
+    assert objective.points == [default] == [best_point(study, space)]
 
 
 def test_the_seed_decides(tmp_path: Path, uninterrupted: pd.DataFrame) -> None:
     for name, seed in (("again", 5), ("other", 6)):
         (tmp_path / name).mkdir()
-        table = trials_table(run(tmp_path / name, Climbing(), trials=5, seed=seed))
-        assert table.equals(uninterrupted[:5]) == (seed == 5)
+        table = trials_table(run(tmp_path / name, Climbing(), updates=5 * TRIAL, seed=seed), SPACE)
+        assert table.equals(uninterrupted[: len(table)]) == (seed == 5)
         assert table.loc[0, "temperature"] == 2.0
 
 
@@ -87,61 +140,73 @@ def test_the_search_finds_better_than_the_default(uninterrupted: pd.DataFrame) -
     assert complete.max() > complete[0] + 2
 
 
-def test_trials_that_lag_behind_the_median_are_pruned(tmp_path: Path) -> None:
-    heights = {0: (30.0, 60.0), 1: (20.0, 50.0), 2: (24.0, 90.0), 3: (26.0, 55.0), 4: (40.0, 41.0)}
-
-    def objective(trial: Trial, point: Point) -> float:
-        for epoch, height in enumerate(heights[trial.number]):
-            trial.report(height, epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-        return heights[trial.number][1]
-
-    study = run(tmp_path, objective, trials=5)
-    table = trials_table(study)
+def test_trials_that_lag_behind_the_median_are_stopped_and_their_updates_buy_another(tmp_path: Path) -> None:
+    heights = [(30.0, 60.0), (20.0, 50.0), (24.0, 90.0), (26.0, 55.0), (40.0, 41.0), (10.0, 95.0), (31.0, 56.0)]
+    study = run(tmp_path, Heights(*heights), updates=5 * TRIAL)
+    table = trials_table(study, SPACE)
     assert list(table.columns) == ["trial", *KNOBS, "f1", "epochs", "state"]
     # Trial 2 lags behind the median 25 of the first two; trial 4 is far ahead at first, then behind the median 55.
-    assert table["state"].tolist() == ["complete", "complete", "pruned", "complete", "pruned"]
-    assert table["f1"].tolist() == [60.0, 50.0, 24.0, 55.0, 41.0]
-    assert table["epochs"].tolist() == [2, 2, 1, 2, 2]
+    # Trial 2 has left an epoch's updates, enough to begin trial 5, which is stopped too, and so leaves enough for none.
+    assert table["state"].tolist() == ["complete", "complete", "pruned", "complete", "pruned", "pruned"]
+    assert table["f1"].tolist() == [60.0, 50.0, 24.0, 55.0, 41.0, 10.0]
+    assert table["epochs"].tolist() == [2, 2, 1, 2, 2, 1]
+    assert EPOCH * table["epochs"].sum() == 5 * TRIAL
 
 
 def test_the_best_point_is_the_earliest_of_the_highest_complete_trials(tmp_path: Path) -> None:
-    heights = [50.0, 60.0, 60.0, 10.0]
+    study = run(tmp_path, Heights((50, 50), (60, 60), (60, 60), (10, 99)), updates=3 * TRIAL + 1)
+    table = trials_table(study, SPACE)
+    assert table["state"].tolist() == ["complete"] * 3 + ["pruned"]
+    assert best_point(study, SPACE) == table.loc[1, KNOBS].to_dict()
+
+
+def test_where_nothing_is_better_the_default_stands(tmp_path: Path) -> None:
+    study = run(tmp_path, Heights((1, 60), (50, 59.9), (50, 60), (90, 20)), updates=4 * TRIAL)
+    assert best_point(study, SPACE) == SPACE.default
+
+
+def test_the_default_is_never_stopped_however_far_others_are_ahead(tmp_path: Path) -> None:
+    """Others can be ahead only where they run at the same time: here two joined trials end before its first epoch."""
 
     def objective(trial: Trial, point: Point) -> float:
-        trial.report(99.0 if trial.number == 3 else heights[trial.number], 0)
-        if trial.number == 3:
-            raise optuna.TrialPruned
-        return heights[trial.number]
+        if trial.number == 0:
+            run(tmp_path, lambda _, __: 0.0, updates=1, join=True)  # nothing left to start in so small a budget
+            run(tmp_path, Heights((), (60, 61), (62, 63)), updates=3 * TRIAL, join=True)
+        for epoch, height in enumerate((1.0, 99.0)):
+            trial.report(height, epoch)
+            assert not trial.should_prune()
+        return 99.0
 
-    study = run(tmp_path, objective, trials=4)
-    table = trials_table(study)
-    assert table["state"].tolist() == ["complete"] * 3 + ["pruned"]
-    assert best_point(study) == table.loc[1, list(KNOBS)].to_dict()
+    study = run(tmp_path, objective, updates=3 * TRIAL, shared=True)
+    assert trials_table(study, SPACE)["state"].tolist() == ["complete"] * 3
+    assert best_point(study, SPACE) == SPACE.default
 
 
-def test_a_search_that_has_its_trials_runs_none_and_more_go_on_from_there(
+def test_a_search_that_has_spent_its_budget_runs_nothing_and_a_larger_budget_goes_on_from_there(
     tmp_path: Path, uninterrupted: pd.DataFrame
 ) -> None:
-    run(tmp_path, Climbing(), trials=4)
+    first = len(trials_table(run(tmp_path, Climbing(), updates=4 * TRIAL), SPACE))
     none, more = Climbing(), Climbing()
-    assert len(trials_table(run(tmp_path, none, trials=4))) == 4
+    assert len(trials_table(run(tmp_path, none, updates=4 * TRIAL), SPACE)) == first
     assert none.points == []
-    assert trials_table(run(tmp_path, more)).equals(uninterrupted)
-    assert len(more.points) == TRIALS - 4
+    assert trials_table(run(tmp_path, more), SPACE).equals(uninterrupted)
+    assert len(more.points) == len(uninterrupted) - first
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from stages.core.training import presence
 from tests.test_search import Climbing, run
-run(Path(sys.argv[1]), Climbing(int(sys.argv[2]), lambda: os.kill(os.getpid(), signal.SIGKILL)))
+presence.COUNT_SECONDS = 0.05
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+run(Path(sys.argv[1]), Climbing(int(sys.argv[2]), kill), kind=sys.argv[3], shared=sys.argv[4] == "shared")
 """
 
 
-def kill_at(trial: int, folder: Path) -> None:
-    command, root = [sys.executable, "-c", KILLED, folder, str(trial)], Path(__file__).parents[1]
+def kill_at(trial: int, folder: Path, *, kind: str = "sqlite", shared: bool = False) -> None:
+    given = [str(folder), str(trial), kind, "shared" if shared else "alone"]
+    command, root = [sys.executable, "-c", KILLED, *given], Path(__file__).parents[1]
     killed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert killed.stderr == ""
@@ -153,11 +218,28 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path: Path, uninterru
     kill_at(5, tmp_path)
     rest = Climbing()
     study = run(tmp_path, rest)
-    assert len(rest.points) == TRIALS - 5
-    assert trials_table(study).equals(uninterrupted)
+    assert len(rest.points) == len(uninterrupted) - 5
+    assert trials_table(study, SPACE).equals(uninterrupted)
     states = [trial.state.name for trial in study.get_trials()]
     assert states.count("FAIL") == 2, "no trial may be left running"
-    assert len(states) == TRIALS + 2
+    assert len(states) == len(uninterrupted) + 2
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_what_a_killed_process_leaves_in_a_shared_storage_is_run_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The default's trial is cut off; it keeps its place and is run once its process has been silent for long."""
+    kill_at(0, tmp_path, kind=kind, shared=True)
+    monkeypatch.setattr(presence, "LOST_SECONDS", 0.0)
+    rest = Climbing()
+    study = run(tmp_path, rest, updates=4 * TRIAL, kind=kind, shared=True)
+    assert rest.points[0] != SPACE.default, "took it for lost at first sight"
+    table = trials_table(study, SPACE)
+    assert table.loc[0, KNOBS].to_dict() == SPACE.default
+    assert table["trial"].tolist() == list(range(len(rest.points)))
+    assert [trial.state.name for trial in study.get_trials()].count("FAIL") == 1
+    assert 4 * TRIAL <= EPOCH * table["epochs"].sum() < 5 * TRIAL
 
 
 def test_an_error_stops_the_search_and_its_trial_does_not_count(tmp_path: Path, uninterrupted: pd.DataFrame) -> None:
@@ -166,28 +248,104 @@ def test_an_error_stops_the_search_and_its_trial_does_not_count(tmp_path: Path, 
 
     with pytest.raises(MemoryError):
         run(tmp_path, Climbing(3, fail))
-    assert trials_table(run(tmp_path, Climbing())).equals(uninterrupted)
+    assert trials_table(run(tmp_path, Climbing()), SPACE).equals(uninterrupted)
 
 
-@pytest.mark.parametrize(("knob", "value"), [("temperature", 9.0), ("alpha", 0.4), ("learning_rate", 1e-5)])
-def test_a_default_outside_the_space_is_refused(tmp_path: Path, knob: str, value: float) -> None:
-    with pytest.raises(InputError, match=rf"tune\.{knob}: \[.*\] leaves out the default {value}; widen it"):
-        search(Climbing(), SPACE, {**DEFAULT, knob: value}, trials=1, seed=0, storage=tmp_path / "trials.sqlite")
-    assert list(tmp_path.iterdir()) == []
+TOGETHER = """
+import sys
+from pathlib import Path
+from tests.test_search import Meeting, run
+folder = Path(sys.argv[1])
+run(folder, Meeting(folder, "joined"), kind=sys.argv[2], join=True)
+"""
 
 
-@pytest.mark.parametrize(
-    ("changes", "knobs"),
-    [
-        ({}, []),
-        ({"temperature": 1.02}, ["temperature"]),
-        ({"temperature": 1.03}, []),
-        ({"alpha": 1.0, "learning_rate": 7.9e-4}, ["alpha", "learning_rate"]),
-    ],
-)
-def test_a_best_point_on_a_bound_is_reported(changes: dict[str, float], knobs: list[str]) -> None:
-    assert on_boundary({**DEFAULT, **changes}, SPACE) == knobs
+class Meeting(Climbing):
+    """An objective whose first trial waits until the other process has begun one too."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__()
+        self.folder, self.name = folder, name
+
+    def __call__(self, trial: Trial, point: Point) -> float:
+        (self.folder / f"{self.name}.began").touch()
+        ends = time.monotonic() + 120
+        while len(list(self.folder.glob("*.began"))) < 2 and time.monotonic() < ends:
+            time.sleep(0.01)
+        return super().__call__(trial, point)
 
 
-def test_zero_is_on_a_bound_of_zero() -> None:
-    assert on_boundary({**DEFAULT, "alpha": 0.0}, Space((1.0, 8.0), (0.0, 1.0), (1e-4, 8e-4))) == ["alpha"]
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_two_processes_share_one_search_and_its_budget(tmp_path: Path, kind: str) -> None:
+    """The second begins while the first is in the default's trial; none waits for a trial of the other's."""
+    objective = Meeting(tmp_path, "first")
+    joined: list[subprocess.Popen[str]] = []
+
+    def first(trial: Trial, point: Point) -> float:
+        if not joined:
+            command, root = [sys.executable, "-c", TOGETHER, str(tmp_path), kind], Path(__file__).parents[1]
+            joined.append(subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True))
+        return objective(trial, point)
+
+    study = run(tmp_path, first, kind=kind, shared=True)
+    assert joined[0].communicate(timeout=120) == (None, "")
+    assert joined[0].returncode == 0
+    table = trials_table(study, SPACE)
+    assert table["trial"].tolist() == list(range(len(table)))
+    assert table.loc[0, KNOBS].to_dict() == SPACE.default
+    assert len({tuple(row) for row in table[KNOBS].to_numpy()}) == len(table), "a point was tried twice"
+    assert 0 < len(objective.points) < len(table), "only one of the two has run trials"
+    spent = EPOCH * int(table["epochs"].sum())
+    assert UPDATES <= spent < UPDATES + TRIAL
+    assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+
+
+def test_a_trial_that_runs_elsewhere_counts_in_full_and_is_left_to_its_process(tmp_path: Path) -> None:
+    """Of three trials' budget two run in the process that joins while the third one counts aloud."""
+    joined = Climbing()
+
+    def objective(trial: Trial, point: Point) -> float:
+        if trial.number == 0:
+            study = run(tmp_path, joined, updates=3 * TRIAL, join=True)
+            assert study.get_trials()[0].state == TrialState.RUNNING
+        return Climbing()(trial, point)
+
+    study = run(tmp_path, objective, updates=3 * TRIAL, shared=True)
+    assert len(joined.points) == 2
+    assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE] * 3
+
+
+def test_a_lost_trial_is_run_again_once_and_the_sleeper_that_wakes_is_not_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is silent for so long that two others take its trial for lost; then it wakes and goes on."""
+    monkeypatch.setattr(presence, "LOST_SECONDS", 0.0)
+    monkeypatch.setattr(presence, "COUNT_SECONDS", 1e9)
+    helping = Climbing()
+
+    def sleeper(trial: Trial, point: Point) -> float:
+        if trial.number == 0:
+            run(tmp_path, helping, updates=2 * TRIAL, shared=True)
+        trial.report(99.0, 0)
+        raise AssertionError("was heard")
+
+    study = run(tmp_path, sleeper, updates=2 * TRIAL, shared=True)
+    trials = study.get_trials()
+    assert [trial.state.name for trial in trials].count("FAIL") == 1
+    assert sorted(places(trials).values()) == [0, 0, 1]
+    assert SPACE.default in helping.points
+    assert trials_table(study, SPACE)["trial"].tolist() == [0, 1]
+
+
+def test_only_a_search_that_exists_can_be_joined(tmp_path: Path) -> None:
+    objective = Climbing()
+    with pytest.raises(InputError, match="the storage holds no search toy; start the tune stage first"):
+        run(tmp_path, objective, join=True)
+    assert objective.points == []
+
+
+def test_searches_of_other_names_in_one_storage_do_not_mix(tmp_path: Path, uninterrupted: pd.DataFrame) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/trials")
+    budget = Budget(2 * TRIAL, EPOCH, 2)
+    search(Heights((1, 1), (2, 2)), SPACE, budget, seed=9, name="other", storage=storage)
+    assert trials_table(run(tmp_path, Climbing()), SPACE).equals(uninterrupted)

@@ -1,11 +1,15 @@
 """Ranges of training settings, each fault told with the key and the value."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.core.errors import InputError
-from stages.core.training.settings import DistilParams, FitParams, StudentParams
+from stages.core.pruning.settings import PruneParams
+from stages.core.training.settings import DistilParams, FinetuneParams, FitParams, StudentParams, float_keys
+from stages.prune_curve import PruneCurveParams
+from stages.student_init import StudentInitParams
 from stages.tune import TuneParams
 
 FIT: dict[str, Any] = {
@@ -17,6 +21,7 @@ FIT: dict[str, Any] = {
     "weight_decay": 0.01,
     "max_grad_norm": 1.0,
     "dropout": 0.1,
+    "freeze_embeddings": False,
     "log_steps": 2,
     "checkpoint_steps": 2,
 }
@@ -25,6 +30,8 @@ DISTIL: dict[str, Any] = {
     "temperature": 2.0,
     "alpha": 0.9,
     "hidden_weight": 1.0,
+    "relation_weight": 0.0,
+    "relation_heads": 4,
     "student_layers": (1, 2),
     "teacher_layers": (2, 4),
 }
@@ -57,6 +64,8 @@ def test_settings_out_of_range_are_refused(key: str, value: Any) -> None:
         ("alpha", -0.1),
         ("alpha", 1.1),
         ("hidden_weight", -1.0),
+        ("relation_weight", -1.0),
+        ("relation_heads", 0),
         ("teacher_layers", (1,)),
         ("teacher_layers", ()),
     ],
@@ -84,6 +93,14 @@ def test_student_layers_that_do_not_rise_are_refused(layers: tuple[int, ...]) ->
     StudentParams((0, 2)).check()
 
 
+def test_a_student_without_an_encoder_has_the_teachers_folder(tmp_path: Path) -> None:
+    assert StudentParams((0, 2)).origin(tmp_path / "teacher") == tmp_path / "teacher"
+    with pytest.raises(InputError, match=r"^model 'nowhere': no such folder"):
+        StudentParams((0, 2), encoder="nowhere").origin(tmp_path)
+    with pytest.raises(InputError, match=r"^sha256 is 'abc', wanted '' where student.encoder is ''"):
+        StudentParams((0, 2), sha256="abc").check()
+
+
 def test_a_point_of_the_search_changes_its_knobs_only() -> None:
     params = DistilParams(**DISTIL)
     moved = params.at({"temperature": 4.0, "learning_rate": 3e-4})
@@ -91,19 +108,88 @@ def test_a_point_of_the_search_changes_its_knobs_only() -> None:
     assert params.temperature == 2.0
 
 
+def test_a_search_may_change_every_float_of_distil_and_nothing_else() -> None:
+    known = float_keys(DistilParams)
+    assert known == [name for name, value in DISTIL.items() if isinstance(value, float)]
+    assert {"temperature", "alpha", "learning_rate", "hidden_weight"} < set(known)
+
+
+@pytest.mark.parametrize("key", ["updates", "trial_epochs", "trial_windows"])
+def test_a_search_of_nothing_is_refused(key: str) -> None:
+    settings: dict[str, Any] = {"updates": 1, "trial_epochs": 1, "trial_windows": 1}
+    TuneParams(seed=1, storage="", space={}, **settings).check()
+    with pytest.raises(InputError, match=f"^{key} is 0"):
+        TuneParams(seed=1, storage="", space={}, **{**settings, key: 0}).check()
+
+
+PRUNE: dict[str, Any] = {
+    **FIT,
+    "macs_kept": 0.5,
+    "parameters_kept": 0.0,
+    "latency_kept": 0.0,
+    "rounds": 1,
+    "fisher_windows": 8,
+    "repair_windows": 0,
+    "ridge": 0.01,
+    "recovery_windows": 0,
+    "hidden_weight": 0.0,
+    "minimum_neurons": 1,
+}
+
+
 @pytest.mark.parametrize(
-    ("key", "bounds"),
+    ("key", "value"),
     [
-        ("temperature", (0.0, 8.0)),
-        ("temperature", (2.0,)),
-        ("learning_rate", (0.0, 1e-3)),
-        ("learning_rate", (1e-3, 1e-3)),
-        ("alpha", (0.5, 1.5)),
-        ("alpha", (0.9, 0.5)),
+        ("macs_kept", 1.1),
+        ("macs_kept", -0.1),
+        ("latency_kept", 2.0),
+        ("rounds", 0),
+        ("fisher_windows", 0),
+        ("repair_windows", -1),
+        ("ridge", 0.0),
+        ("recovery_windows", -1),
+        ("hidden_weight", -1.0),
+        ("minimum_neurons", 0),
+        ("epochs", 0),
     ],
 )
-def test_bounds_that_cannot_be_searched_are_refused(key: str, bounds: tuple[float, ...]) -> None:
-    space: dict[str, Any] = {"temperature": (1.0, 8.0), "alpha": (0.0, 1.0), "learning_rate": (1e-4, 1e-3)}
-    TuneParams(seed=1, trials=1, trial_epochs=1, trial_windows=1, **space).check()
+def test_pruning_settings_out_of_range_are_refused(key: str, value: Any) -> None:
+    PruneParams(**PRUNE).check()
     with pytest.raises(InputError, match=f"^{key} is "):
-        TuneParams(seed=1, trials=1, trial_epochs=1, trial_windows=1, **{**space, key: bounds}).check()
+        PruneParams(**{**PRUNE, key: value}).check()
+
+
+def test_pruning_has_one_budget() -> None:
+    for shares in ({"macs_kept": 0.0}, {"parameters_kept": 0.5}, {"macs_kept": 0.0, "latency_kept": 0.0}):
+        with pytest.raises(InputError, match=r"macs_kept, parameters_kept, latency_kept is .*exactly one"):
+            PruneParams(**{**PRUNE, **shares}).check()
+    latency = PruneParams(**{**PRUNE, "macs_kept": 0.0, "latency_kept": 0.7})
+    latency.check()
+    assert latency.kept == 0.7
+
+
+def test_finetuning_and_curve_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^hidden_weight is -1"):
+        FinetuneParams(**FIT, hidden_weight=-1.0).check()
+    for shares in ((), (0.0,), (0.5, 1.5)):
+        with pytest.raises(InputError, match=r"^macs_kept is "):
+            PruneCurveParams(seed=1, macs_kept=shares, recovery_updates=0).check()
+    with pytest.raises(InputError, match=r"^recovery_updates is -1"):
+        PruneCurveParams(seed=1, macs_kept=(0.5,), recovery_updates=-1).check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"updates": 0}, "updates is 0, wanted 1 or more"),
+        ({"resamples": 0}, "resamples is 0, wanted 1 or more"),
+        ({"candidates": {}}, "candidates is {}, wanted one cut or more"),
+        ({"candidates": {"odd": (3, 1)}}, "candidates.odd: layers is (3, 1), wanted rising layer numbers"),
+    ],
+)
+def test_cuts_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    fine: dict[str, Any] = {"seed": 1, "updates": 5, "resamples": 10, "candidates": {"first": (0, 1)}}
+    StudentInitParams(**fine).check()
+    with pytest.raises(InputError) as error:
+        StudentInitParams(**{**fine, **changes}).check()
+    assert str(error.value) == message

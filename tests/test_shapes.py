@@ -62,7 +62,11 @@ def test_pruned_models_can_be_copied_pickled_and_trained(family: str) -> None:
     assert all(layer.query.weight.grad is not None for layer in layers(model))
     assert torch.equal(pickle.loads(pickle.dumps(model))(**inputs).start_logits, expected)
     shrink(model, [[0], [0], [0]], [[0], [0], [0]])
+    shrink(model, [[], [], []], [[], [], []])
     assert torch.equal(copied(**inputs).start_logits, expected)
+    emptied = model(**inputs).start_logits
+    shrink(model, [[], [], []], [[], [], []])
+    assert torch.equal(pickle.loads(pickle.dumps(copy.deepcopy(model)))(**inputs).start_logits, emptied)
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

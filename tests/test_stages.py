@@ -2,25 +2,39 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from optuna.trial import Trial
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from stages import evaluate
-from stages.core.data.examples import read_squad
+from stages.core.data.batches import Batch, collate, ordered_batches
+from stages.core.data.examples import read_squad, write_squad
+from stages.core.data.logits import load_logits
 from stages.core.data.prepared import load_split
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
+from stages.core.models.encoder import fingerprint
 from stages.core.models.source import EncoderParams, file_sha256
+from stages.core.params import read_yaml
+from stages.core.pruning.curve import CRITERIA
 from stages.core.report.variants import VARIANTS
+from stages.core.training.losses import LabelLoss, LossTerms
+from stages.core.training.settings import StudentParams
 from stages.core.training.trials import TrialRun
-from tests.toy_models import FAMILY_NAMES, toy_tokenizer
-from tests.toy_pipeline import DECODE, DISTIL, RUNTIME, WINDOWS, Pipeline
+from stages.prepare import UnlabelledParams
+from tests.toy_models import FAMILY_NAMES, toy_qa_model, toy_tokenizer
+from tests.toy_pipeline import DECODE, DISTIL, RUNTIME, TUNE, WINDOWS, Pipeline
+from tests.toy_questions import toy_examples
 
 QUALITY_KEYS = {
     "exact_match",
@@ -36,11 +50,8 @@ QUALITY_KEYS = {
 }
 
 
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-
-
-def model_files(name: str) -> set[str]:
-    return {f"models/{name}/{file}" for file in MODEL_FILES}
+def model_files(name: str, weights: str = "model.safetensors") -> set[str]:
+    return {f"models/{name}/{file}" for file in ("config.json", weights, "tokenizer.json", "tokenizer_config.json")}
 
 
 WRITTEN = {
@@ -51,11 +62,19 @@ WRITTEN = {
     "baseline": model_files("baseline")
     | model_files("hard_label")
     | {"metrics/baseline.json", "loss/baseline.csv", "loss/hard_label.csv"},
+    "student_init": {"plots/student_init.csv"},
     "distil": model_files("distilled") | {"metrics/distil.json", "loss/distilled.csv"},
     "tune": model_files("tuned")
-    | {"metrics/tune.json", "loss/tuned.csv", "metrics/best_params.yaml", "plots/tune_trials.csv"},
+    | {"metrics/tune.json", "loss/tuned.csv", "metrics/best_params.yaml"}
+    | {"plots/tune_trials.csv", "plots/tune_importance.csv"},
     "prune": model_files("pruned") | {"metrics/prune.json"},
+    "prune_curve": {"plots/prune_curve.csv"},
     "finetune": model_files("finetuned") | {"metrics/finetune.json", "loss/finetuned.csv"},
+    "export": model_files("export/stock")
+    | model_files("export/onnx", "model.onnx")
+    | model_files("int8", "model.onnx")
+    | {"metrics/export.json"},
+    "prune_teacher": model_files("teacher_pruned") | {"metrics/prune_teacher.json", "loss/teacher_pruned.csv"},
     **{f"evaluate@{name}": {f"metrics/quality/{name}.json", f"predictions/{name}.json"} for name in VARIANTS},
     "benchmark": {"metrics/latency.json"},
     "report": {
@@ -63,6 +82,7 @@ WRITTEN = {
         "plots/differences.csv",
         "plots/em_f1.png",
         "plots/loss_curves.png",
+        "plots/prune_curve.png",
         "plots/quality.csv",
         "plots/quality_vs_size.png",
         "plots/samples.csv",
@@ -136,16 +156,38 @@ def test_models_have_the_shapes_their_stages_promise(run: Run) -> None:
         assert size["teacher"][key] > size["tuned"][key] > size["pruned"][key]
         assert len({size[name][key] for name in ("hard_label", "baseline", "distilled", "tuned")}) == 1
         assert size["pruned"][key] == size["finetuned"][key]
+        assert (size["int8"][key] == size["finetuned"][key]) == (key != "size_mb")
+        assert size["teacher_pruned"][key] < size["tuned"][key]
+    assert size["teacher_pruned"]["macs"] <= size["finetuned"]["macs"]
     found = run[0].json("metrics/prune.json")
-    assert found["macs_kept"] <= 0.6
+    assert 0.5 < found["macs_kept"] <= 0.6
     assert found["heads_kept"] < found["heads"] == 8
     assert found["neurons_kept"] < found["neurons"] == 128
 
 
+def test_the_curve_has_a_row_for_each_share_before_and_after_recovery(run: Run) -> None:
+    curve = pd.read_csv(run[0].root / "plots" / "prune_curve.csv")
+    assert curve["macs_kept"].tolist() == [0.4, 0.8]
+    before, after = list(CRITERIA), [f"{criterion}_recovered" for criterion in CRITERIA]
+    assert set(curve.columns) == {"macs_kept", *before, *after}
+    assert curve.drop(columns="macs_kept").to_numpy().min() >= 0
+
+
+def test_cuts_are_compared_with_the_first_at_equal_updates(run: Run) -> None:
+    cuts = pd.read_csv(run[0].root / "plots" / "student_init.csv", index_col="cut")
+    assert cuts["layers"].to_dict() == {"alternate": "0 2", "first": "0 1"}
+    assert set(cuts["updates"]) == {5}
+    assert cuts.loc["alternate", ["f1_to_first", "f1_to_first_low", "f1_to_first_high"]].tolist() == [0, 0, 0]
+    gain = cuts.loc["first", "f1"] - cuts.loc["alternate", "f1"]
+    assert cuts.loc["first", "f1_to_first"] == pytest.approx(gain, abs=1e-3)
+
+
 def test_training_changes_every_model(run: Run) -> None:
-    weights = {name: run[0].files()[f"models/{name}/model.safetensors"] for name in VARIANTS}
-    default = {name: getattr(DISTIL, name) for name in vars(run[0].tuned)}
-    assert (weights["tuned"] == weights["distilled"]) == (vars(run[0].tuned) == default)
+    trained = [name for name in VARIANTS if name != "int8"]
+    weights = {name: run[0].files()[f"models/{name}/model.safetensors"] for name in trained}
+    best = read_yaml(run[0].root / "metrics" / "best_params.yaml")
+    default = all(getattr(DISTIL, name) == value for section in best.values() for name, value in section.items())
+    assert (weights["tuned"] == weights["distilled"]) == default
     weights.pop("tuned")
     assert len(set(weights.values())) == len(weights)
 
@@ -168,13 +210,17 @@ def test_the_cache_is_as_good_as_the_teacher(run: Run) -> None:
 
 def test_the_search_starts_at_the_default_and_its_best_trial_is_the_tuned_setting(run: Run) -> None:
     trials = pd.read_csv(run[0].root / "plots" / "tune_trials.csv")
-    assert trials.loc[0, ["temperature", "alpha", "learning_rate"]].tolist() == [2.0, 0.9, 5e-3]
-    assert len(trials) == 4
+    knobs = list(TUNE.space)
+    assert trials.loc[0, knobs].tolist() == [2.0, 0.9, 5e-3, 1.0]
     complete = trials[trials["state"] == "complete"]
     best = complete.loc[complete["f1"].idxmax()]
-    assert vars(run[0].tuned) == best[["temperature", "alpha", "learning_rate"]].to_dict()
-    assert run[0].json("metrics/tune.json")["search"]["best_trial_f1"] == best["f1"]
-    assert (run[0].root / "metrics" / "best_params.yaml").read_text().startswith("tuned:\n  temperature: ")
+    chosen = read_yaml(run[0].root / "metrics" / "best_params.yaml")
+    assert list(chosen) == ["tuned", "also_tuned"]
+    assert {**chosen["tuned"], **chosen["also_tuned"]} == best[knobs].to_dict()
+    found = run[0].json("metrics/tune.json")["search"]
+    assert found["best_trial_f1"] == best["f1"] >= found["default_trial_f1"] == trials.loc[0, "f1"]
+    # 4 updates an epoch; another trial was started only while fewer than 32 were spent.
+    assert found["updates"] == 4 * trials["epochs"].sum() >= 32 > 4 * trials["epochs"][:-1].sum()
 
 
 @pytest.fixture
@@ -185,6 +231,95 @@ def copied(run: Run, tmp_path: Path) -> Pipeline:
     return pipeline
 
 
+def weights(pipeline: Pipeline, model: str) -> bytes:
+    return (pipeline.root / "models" / model / "model.safetensors").read_bytes()
+
+
+def test_baseline_without_the_teachers_answers_is_the_control(copied: Pipeline) -> None:
+    """Same initialisation, order, dropout and updates: only the loss lies between the two."""
+    assert weights(copied, "baseline") != weights(copied, "hard_label")
+    control = weights(copied, "hard_label")
+    copied.baseline(alpha=0.0)
+    assert weights(copied, "baseline") == weights(copied, "hard_label") == control
+
+
+HEIGHTS = (40.0, 41.0, 70.0, 50.0)
+
+
+def judge(_: TrialRun, trial: Trial, __: object) -> float:
+    """Stands in for a trial's training: two epochs, the third trial the best."""
+    for epoch in range(2):
+        trial.report(HEIGHTS[trial.number], epoch)
+    return HEIGHTS[trial.number]
+
+
+def test_tuned_is_distilled_at_the_best_point(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrialRun, "__call__", judge)
+    copied.tune()
+    third = pd.read_csv(copied.root / "plots" / "tune_trials.csv").loc[2, list(TUNE.space)].to_dict()
+    assert vars(copied.tuned) == {name: third[name] for name in vars(copied.tuned)}
+    copied.distil(**third)
+    assert weights(copied, "tuned") == weights(copied, "distilled")
+
+
+def test_a_knob_left_out_stays_as_in_distil(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrialRun, "__call__", judge)
+    copied.tune(space={"alpha": TUNE.space["alpha"]})
+    assert list(read_yaml(copied.root / "metrics" / "best_params.yaml")) == ["tuned"]
+    assert (copied.tuned.temperature, copied.tuned.learning_rate) == (DISTIL.temperature, DISTIL.learning_rate)
+    assert copied.tuned.alpha != DISTIL.alpha
+
+
+JOINING = """
+import sys
+from pathlib import Path
+from tests.toy_pipeline import Pipeline
+pipeline = Pipeline.at(Path(sys.argv[1]))
+pipeline.tune(join=True, storage=sys.argv[2])
+"""
+
+
+def test_another_process_joins_a_search_and_writes_nothing(
+    run: Run, copied: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage holds its first trial until a second process has run all others that the budget has room for."""
+    storage = f"sqlite:///{copied.root}/shared.sqlite"
+    with pytest.raises(InputError, match=r"holds no search .* start the tune stage first"):
+        copied.tune(join=True, storage=storage)
+    train, before = (
+        TrialRun.__call__,
+        {path: content for path, content in copied.files().items() if ".sqlite" not in path},
+    )
+
+    def wait_for_the_other(self: TrialRun, trial: Trial, point: Any) -> float:
+        if trial.number == 0:
+            command, root = [sys.executable, "-c", JOINING, copied.root, storage], Path(__file__).parents[1]
+            joined = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+            assert joined.returncode == 0, joined.stderr
+            now = {path: content for path, content in copied.files().items() if ".sqlite" not in path}
+            assert now == before, "the second process has written or removed files"
+        return train(self, trial, point)
+
+    monkeypatch.setattr(TrialRun, "__call__", wait_for_the_other)
+    copied.tune(storage=storage)
+    trials = pd.read_csv(copied.root / "plots" / "tune_trials.csv")
+    alone = pd.read_csv(run[0].root / "plots" / "tune_trials.csv")
+    assert trials["trial"].tolist() == list(range(len(trials)))
+    assert trials.loc[0, list(TUNE.space)].tolist() == alone.loc[0, list(TUNE.space)].tolist()
+    assert trials.loc[0, ["f1", "state"]].tolist() == alone.loc[0, ["f1", "state"]].tolist()
+    assert copied.json("metrics/tune.json")["search"]["updates"] >= 32
+
+
+def test_forms_agree_and_eight_bits_are_small(run: Run) -> None:
+    forms = run[0].json("metrics/export.json")
+    assert forms["finetuned"]["largest_difference"] == 0
+    assert forms["stock"]["largest_difference"] < 1e-4
+    assert 0 < forms["onnx"]["largest_difference"] < 1e-4 < forms["int8"]["largest_difference"]
+    assert forms["finetuned"]["f1"] == forms["stock"]["f1"] == forms["onnx"]["f1"]
+    assert forms["finetuned"]["f1"] == run[0].json("metrics/finetune.json")["dev"]["f1"]
+    assert forms["stock"]["size_mb"] > forms["finetuned"]["size_mb"] > forms["int8"]["size_mb"]
+
+
 def refusal(step: Callable[[], None]) -> str:
     with pytest.raises(InputError) as error:
         step()
@@ -192,7 +327,7 @@ def refusal(step: Callable[[], None]) -> str:
     return str(error.value)
 
 
-CONSUMERS = ("baseline", "distil", "tune", "prune", "finetune")
+CONSUMERS = ("baseline", "student_init", "distil", "tune", "prune", "prune_curve", "finetune", "prune_teacher")
 
 
 @pytest.mark.parametrize("stage", CONSUMERS)
@@ -225,6 +360,44 @@ def test_a_cache_that_scores_otherwise_than_the_teacher_is_refused(
     read = logits.load_logits
     monkeypatch.setattr(logits, "load_logits", lambda *given: tuple(-each for each in read(*given)))
     assert "the cache is not usable" in refusal(copied.cache_teacher)
+
+
+def test_a_form_that_differs_stops_export_and_leaves_everything_as_it_was(copied: Pipeline) -> None:
+    before = copied.files()
+    message = refusal(lambda: copied.export(tolerance=1e-12, reduce_range=True))
+    assert message.startswith("form onnx: a logit on dev differs by ")
+    assert copied.files() == before
+
+
+def test_teachers_of_several_tokenizers_are_averaged(copied: Pipeline) -> None:
+    """With itself the teacher's mean is its own answers; with another model's it is between the two."""
+    alone = copied.json("metrics/cache_teacher.json")
+    copied.cache_teacher(str(copied.root / "models" / "teacher"))
+    found = copied.json("metrics/cache_teacher.json")
+    assert found["train"].keys() == alone["train"].keys()
+    assert set(found["dev"]) == {"f1_live", "f1_cached", "f1_other_1", "f1_mean"}
+    assert len(set(found["dev"].values())) == 1
+    save_checkpoint(toy_qa_model("roberta", 9), toy_tokenizer(copied.root / "t", "roberta"), copied.root / "other")
+    copied.cache_teacher(str(copied.root / "other"))
+    windows = load_split(copied.root / "data", "train").windows
+    made_by = fingerprint(copied.root / "models" / "teacher")
+    mixed = load_logits(copied.root / "cache" / "train.safetensors", windows, made_by)
+    copied.cache_teacher()
+    own = load_logits(copied.root / "cache" / "train.safetensors", windows, made_by)
+    for batch in ordered_batches(windows, 64):
+        of_each = [collate(windows, batch.rows, each) for each in (mixed, own)]
+        mean, mine = (
+            each.teacher_start_logits.masked_fill(~batch.context_mask, -torch.inf).softmax(1)  # type: ignore[union-attr]
+            for each in of_each
+        )
+        assert ((2 * mean - mine) > -0.01).all(), "what is left is no probability"
+        assert not torch.allclose(mean, mine, atol=0.1)
+
+
+def test_another_teacher_that_is_none_is_refused(copied: Pipeline) -> None:
+    assert refusal(lambda: copied.cache_teacher("nowhere")).startswith("model 'nowhere': no such folder")
+    bare = copied.root / "encoder"
+    assert "no question answering head here" in refusal(lambda: copied.cache_teacher(str(bare)))
 
 
 def test_without_dev_source_whole_articles_are_held_out(tmp_path: Path) -> None:
@@ -272,7 +445,8 @@ def test_an_interrupted_stage_goes_on_and_writes_the_same_bytes(
         copied.tune()
     assert any((copied.root / "scratch" / "tune").iterdir())
     copied.tune()
-    assert len(judged) == 5, "the two finished trials were not taken over"
+    trials = len(run[1]["tune"]["plots/tune_trials.csv"].splitlines()) - 1
+    assert len(judged) == trials + 1, "the two finished trials were not taken over"
     files = copied.files()
     assert {path: files[path] for path in WRITTEN["tune"]} == run[1]["tune"]
     assert not any((copied.root / "scratch" / "tune").iterdir())
@@ -303,6 +477,93 @@ def test_every_family_is_teacher_and_student(tmp_path: Path, family: str) -> Non
     sizes = [pipeline.json(f"metrics/quality/{name}.json")["parameters"] for name in ("teacher", "baseline")]
     assert sizes[0] > sizes[1]
     assert load_checkpoint(tmp_path / "models" / "baseline").config.model_type == family
+
+
+@pytest.fixture(scope="module")
+def across(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A WordPiece teacher and students of a byte-level encoder that is narrower."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("across"))
+    tokenizer = toy_tokenizer(pipeline.root / "student" / "tokenizer", "roberta")
+    save_checkpoint(toy_qa_model("roberta", 5, width=16), tokenizer, pipeline.root / "student" / "encoder")
+    pipeline.student = StudentParams((0, 2), encoder=str(pipeline.root / "student" / "encoder"))
+    pipeline.distil_params = replace(DISTIL, hidden_weight=0.0, relation_weight=0.0)
+    searched = {name: knob for name, knob in TUNE.space.items() if name != "hidden_weight"}
+    pipeline.tune_params = replace(TUNE, space=searched)
+    return pipeline, run_all(pipeline)
+
+
+def test_students_of_another_tokenizer_run_through_all_stages(across: Run) -> None:
+    own = {"data/student_train.safetensors", "data/student_dev.safetensors"}
+    assert {name: set(files) - own for name, files in across[1].items()} == WRITTEN
+    assert own <= set(across[1]["prepare"])
+    for variant in VARIANTS:
+        kind = across[0].json(f"models/{variant}/config.json")["model_type"].removeprefix("pruned-")
+        of_teacher = variant in ("teacher", "teacher_pruned")
+        assert kind == ("bert" if of_teacher else "roberta")
+        tokenizers = [across[0].root / part / "tokenizer.json" for part in (f"models/{variant}", "student/encoder")]
+        assert (tokenizers[0].read_bytes() == tokenizers[1].read_bytes()) != of_teacher
+
+
+def test_the_carried_cache_answers_as_the_teacher(across: Run) -> None:
+    found = across[0].json("metrics/cache_teacher.json")["dev"]
+    assert found["f1_live"] == across[0].json("metrics/teacher.json")["dev"]["f1"]
+    assert found["f1_cached"] == pytest.approx(found["f1_live"], abs=0.5)
+
+
+def test_students_of_another_tokenizer_align_no_states(across: Run) -> None:
+    for key in ("hidden_weight", "relation_weight"):
+        assert f"distil.{key} is 1.0, wanted 0" in refusal(lambda key=key: across[0].distil(**{key: 1.0}))  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """As many inputs without labels as there are questions."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("more"))
+    write_squad(pipeline.root / "corpus" / "more.json", toy_examples(16, seed=4, articles=2))
+    pipeline.unlabelled = UnlabelledParams(
+        other_offsets=8, other_paragraphs=8, sources=(str(pipeline.root / "corpus" / "more.json"),), paragraphs=8
+    )
+    return pipeline, run_all(pipeline)
+
+
+def test_students_learn_from_inputs_without_labels_too(run: Run, more: Run) -> None:
+    extra = {"data/unlabelled.json", "data/unlabelled.safetensors", "cache/unlabelled.safetensors"}
+    assert {name: set(files) - extra for name, files in more[1].items()} == WRITTEN
+    assert extra <= set(more[0].files())
+    same = (
+        *WRITTEN["teacher"],
+        *(f"{part}/{name}.safetensors" for part in ("data", "cache") for name in ("train", "dev")),
+    )
+    assert all(more[0].files()[path] == run[0].files()[path] for path in same)
+    for stage, model in (("baseline", "baseline"), ("distil", "distilled"), ("tune", "tuned"), ("prune", "pruned")):
+        path = f"models/{model}/model.safetensors"
+        assert more[1][stage][path] != run[1][stage][path]
+    for name in ("baseline", "distilled"):
+        steps = [pd.read_csv(each[0].root / "loss" / f"{name}.csv")["step"].max() for each in (run, more)]
+        assert steps[1] == 2 * steps[0]
+
+
+def test_the_control_sees_labelled_windows_only_as_often(more: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = [pd.read_csv(more[0].root / "loss" / f"{name}.csv") for name in ("baseline", "hard_label")]
+    assert curves[0]["step"].tolist() == curves[1]["step"].tolist()
+    assert curves[0]["learning_rate"].tolist() == curves[1]["learning_rate"].tolist()
+    labels = []
+
+    def listen(self: LabelLoss, model: nn.Module, batch: Batch) -> LossTerms:
+        labels.extend(batch.start_positions.tolist())
+        return learn(self, model, batch)
+
+    learn = LabelLoss.__call__
+    monkeypatch.setattr(LabelLoss, "__call__", listen)
+    more[0].baseline()
+    assert len(labels) == 4 * 24
+    assert -1 not in labels
+
+
+def test_a_cache_without_the_inputs_that_have_no_labels_is_refused(copied: Pipeline) -> None:
+    copied.unlabelled = UnlabelledParams(other_offsets=8, other_paragraphs=0, sources=(), paragraphs=0)
+    copied.prepare()
+    assert "unlabelled.safetensors: no such cache; run the cache_teacher stage" in refusal(copied.baseline)
 
 
 def test_evaluate_scores_any_model_on_any_file_and_prints(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

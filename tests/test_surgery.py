@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from stages.core.errors import InputError
 from stages.core.models.families import layers
 from stages.core.models.shapes import shapes_of
 from stages.core.pruning.importance import masked
@@ -71,11 +71,53 @@ def test_matrices_really_shrink() -> None:
         assert layer.ffn_out.weight.shape == (32, int(neurons[number].sum()))
 
 
-def test_a_layer_keeps_one_of_each() -> None:
+def emptying_masks() -> tuple[Tensor, Tensor]:
+    """Masks that leave layer 0 without heads, layer 1 without neurons, and layer 2 without either."""
     heads, neurons = some_masks(0)
-    for mask in (heads, neurons):
-        emptied = mask.clone()
-        emptied[1] = False
-        masks = (emptied, neurons) if mask is heads else (heads, emptied)
-        with pytest.raises(InputError, match="layer 1 would keep"):
-            remove(toy_qa_model("bert", 1), *masks)
+    heads[0] = neurons[1] = heads[2] = neurons[2] = False
+    return heads, neurons
+
+
+@pytest.mark.parametrize(("family", "kernel"), FAMILY_KERNELS)
+def test_sublayers_may_lose_all_their_units(family: str, kernel: str) -> None:
+    model, inputs = toy_qa_model(family, 1, kernel=kernel), toy_inputs(family)
+    real = inputs["attention_mask"].bool()
+    small = remove(model, *emptying_masks())
+    assert [(layer.heads > 0, layer.neurons > 0) for layer in layers(small)] == [
+        (False, True),
+        (True, False),
+        (False, False),
+    ]
+    assert sum(part.weight.numel() for part in vars(layers(small)[2]).values() if isinstance(part, nn.Linear)) == 0
+    with masked(model, *emptying_masks()):
+        expected = model(**inputs)
+    found = small(**inputs)
+    assert torch.allclose(found.start_logits[real], expected.start_logits[real], atol=1e-5)
+    assert torch.allclose(found.end_logits[real], expected.end_logits[real], atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "kernel"), FAMILY_KERNELS)
+def test_what_is_left_of_a_sublayer_learns_as_in_the_masked_model(family: str, kernel: str) -> None:
+    model, inputs = toy_qa_model(family, 1, kernel=kernel), toy_inputs(family)
+    small = remove(model, *emptying_masks())
+    with masked(model, *emptying_masks()):
+        expected = gradients(model, inputs)
+    found = gradients(small, inputs)
+    assert len(found) == 6
+    for name, gradient in found.items():
+        assert gradient.abs().max() > 0
+        assert torch.allclose(gradient, expected[name], atol=1e-4), name
+
+
+def gradients(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients, in training mode without dropout, of the biases that the two sublayers of each layer add."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    model(**inputs).start_logits[inputs["attention_mask"].bool()].square().sum().backward()
+    return {
+        f"{number} {part}": getattr(layer, part).bias.grad
+        for number, layer in enumerate(layers(model))
+        for part in ("attention_output", "ffn_out")
+    }

@@ -83,6 +83,8 @@ def test_planned_comparisons_and_their_verdict() -> None:
         "tuned - baseline",
         "finetuned - pruned",
         "finetuned - tuned",
+        "int8 - finetuned",
+        "teacher_pruned - finetuned",
     ]
     assert rows[3][2:] == ["+0.0 [+0.0, +0.0]", "+2.0 [+2.0, +2.0]", "yes"]
 
@@ -110,6 +112,9 @@ def test_differences_frame_has_rows_above_and_planned_ones_once() -> None:
         "tuned - distilled": True,
         "pruned - tuned": False,
         "finetuned - pruned": True,
+        "int8 - finetuned": True,
+        "teacher_pruned - finetuned": True,
+        "teacher_pruned - int8": False,
         "tuned - baseline": True,
         "finetuned - tuned": True,
     }
@@ -140,3 +145,10 @@ def test_csv_quotes_and_unix_line_ends() -> None:
 def test_flat_table_joins_keys() -> None:
     rows = cells(tables.flat_table({"test": {"questions": 3, "length": {"p50": 170.5}}, "seed": 1}))
     assert rows[2:] == [["test.questions", "3"], ["test.length.p50", "170.5"], ["seed", "1"]]
+
+
+def test_curve_has_a_row_for_each_share() -> None:
+    frame = pd.DataFrame({"macs_kept": [0.25, 0.5], "fisher": [20.0, 50.0], "fisher_recovered": [30.0, 54.04]})
+    rows = cells(tables.curve_table(frame))
+    assert rows[0] == ["MACs kept", "fisher", "fisher recovered"]
+    assert rows[2:] == [["25 %", "20.0", "30.0"], ["50 %", "50.0", "54.0"]]

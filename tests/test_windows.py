@@ -238,6 +238,21 @@ def test_take_gives_the_rows_asked_for_in_their_order(bert: PreTrainedTokenizerF
         assert taken.text_starts[new] == windows.text_starts[old]
 
 
+def test_windows_are_joined_one_set_behind_the_other(tokenizer: PreTrainedTokenizerFast) -> None:
+    examples = [example(LONG, "king", key="a"), example("the king", "king", key="b"), example(LONG, "the", key="c")]
+    joined = cut(examples[:1], tokenizer, MAX_LENGTH).join(cut(examples[1:], tokenizer, MAX_LENGTH))
+    same(joined, cut(examples, tokenizer, MAX_LENGTH))
+    with pytest.raises(InputError, match="run prepare again"):
+        joined.join(cut(examples, tokenizer, MAX_LENGTH + 1))
+
+
+def test_without_labels_nothing_else_changes(bert: PreTrainedTokenizerFast) -> None:
+    windows = cut([example(LONG, "king")], bert, MAX_LENGTH)
+    bare = windows.without_labels()
+    assert set(bare.start_positions.tolist()) == set(bare.end_positions.tolist()) == {-1}
+    same(replace(bare, start_positions=windows.start_positions, end_positions=windows.end_positions), windows)
+
+
 def same(one: Windows, two: Windows) -> None:
     assert (one.question_ids, one.metadata) == (two.question_ids, two.metadata)
     for name, value in vars(one).items():

@@ -84,6 +84,13 @@ def toy_pruned_model(family: str, seed: int) -> PreTrainedModel:
     return model
 
 
+def toy_emptied_model(family: str, seed: int) -> PreTrainedModel:
+    """A toy model whose first layer has no neurons left, whose second has no heads, and whose third has neither."""
+    model = toy_qa_model(family, seed)
+    shrink(model, [[1, 3], [], []], [[], range(8), []])
+    return model
+
+
 def toy_inputs(family: str, seed: int = 0, lengths: tuple[int, ...] = (12, 7, 3)) -> dict[str, Tensor]:
     """Model inputs of windows of these lengths, padded to the longest."""
     generator = torch.Generator().manual_seed(seed)

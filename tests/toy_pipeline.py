@@ -2,21 +2,40 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import load_file, save_file
 
-from stages import baseline, benchmark, cache_teacher, distil, evaluate, finetune, prepare, prune, report, teacher, tune
+from stages import (
+    baseline,
+    benchmark,
+    cache_teacher,
+    distil,
+    evaluate,
+    export,
+    finetune,
+    prepare,
+    prune,
+    prune_curve,
+    prune_teacher,
+    report,
+    student_init,
+    teacher,
+    tune,
+)
 from stages.core.data.examples import write_squad
 from stages.core.data.settings import WindowsParams
 from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.source import EncoderParams
 from stages.core.params import load_params
+from stages.core.pruning.settings import PruneParams
 from stages.core.qa.decoding import DecodeParams
 from stages.core.report.variants import VARIANTS
 from stages.core.runtime import RuntimeParams
-from stages.core.training.settings import DistilParams, StudentParams, TunedParams
+from stages.core.training.settings import BaselineParams, DistilParams, FinetuneParams, StudentParams, TunedParams
+from stages.core.training.space import Knob
 from tests.toy_models import toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_examples
 from tests.toy_training import fit_params
@@ -24,10 +43,46 @@ from tests.toy_training import fit_params
 RUNTIME = RuntimeParams(device="cpu", precision="fp32", threads=1)
 WINDOWS = WindowsParams(max_length=64, doc_stride=8)
 DECODE = DecodeParams(n_best=5, max_answer_length=4)
-FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3))
+FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3, dropout=0.1))
 KNOBS = {"temperature": 2.0, "alpha": 0.9}
-DISTIL = DistilParams(**FIT, **KNOBS, hidden_weight=1.0, student_layers=(1, 2), teacher_layers=(1, 3))
+INSIDE: dict[str, Any] = {
+    "hidden_weight": 1.0,
+    "relation_weight": 0.5,
+    "relation_heads": 2,
+    "student_layers": (1, 2),
+    "teacher_layers": (1, 3),
+}
+DISTIL = DistilParams(**FIT, **KNOBS, **INSIDE)
+FINETUNE = FinetuneParams(**FIT, hidden_weight=1.0)
+PRUNE = PruneParams(
+    **FIT,
+    macs_kept=0.6,
+    parameters_kept=0.0,
+    latency_kept=0.0,
+    rounds=2,
+    fisher_windows=16,
+    repair_windows=8,
+    ridge=0.01,
+    recovery_windows=8,
+    hidden_weight=1.0,
+    minimum_neurons=8,
+)
 STUDENT = StudentParams(layers=(0, 2))
+UNLABELLED = prepare.UnlabelledParams(other_offsets=0, other_paragraphs=0, sources=(), paragraphs=0)
+# A trial takes 4 updates an epoch, 8 in all: four trials, or more where some are stopped.
+TUNE = tune.TuneParams(
+    seed=1,
+    updates=32,
+    trial_epochs=2,
+    trial_windows=16,
+    storage="",
+    space={
+        "temperature": Knob(1.0, 8.0, "log"),
+        "alpha": Knob(0.5, 1.0, "linear"),
+        "learning_rate": Knob(1e-3, 1e-2, "log"),
+        "hidden_weight": Knob(0.1, 10.0, "log"),
+    },
+)
 
 
 class Pipeline:
@@ -35,6 +90,7 @@ class Pipeline:
 
     def __init__(self, root: Path, family: str = "bert", *, ready: bool = False) -> None:
         self.root, self.family = root, family
+        self.student, self.distil_params, self.tune_params, self.unlabelled = STUDENT, DISTIL, TUNE, UNLABELLED
         self.encoder = EncoderParams(str(root / "encoder"), "")
         model, tokenizer = toy_qa_model(family, 1), toy_tokenizer(root / "tokenizer", family)
         save_checkpoint(model, tokenizer, root / "encoder")
@@ -45,6 +101,14 @@ class Pipeline:
         for name, (count, seed) in {"train": (24, 1), "dev": (8, 2), "test": (8, 3)}.items():
             write_squad(root / "corpus" / f"{name}.json", toy_examples(count, seed, articles=3))
 
+    @classmethod
+    def at(cls, root: Path) -> "Pipeline":
+        """A pipeline over what another has left at `root`, nothing written anew."""
+        found = cls.__new__(cls)
+        found.root, found.family, found.encoder = root, "bert", EncoderParams(str(root / "encoder"), "")
+        found.student, found.distil_params, found.tune_params, found.unlabelled = STUDENT, DISTIL, TUNE, UNLABELLED
+        return found
+
     def prepare(self, **changes: Any) -> None:
         sources = {name: (f"primer:{name}",) for name in ("train", "dev", "test")}
         counts = {"train_questions": 0, "dev_questions": 0, "test_questions": 0}
@@ -53,6 +117,8 @@ class Pipeline:
             prepare.DataParams(**params),
             WINDOWS,
             self.encoder,
+            self.student,
+            self.unlabelled,
             corpus=self.root / "corpus",
             out=self.root / "data",
             metrics=self.root / "metrics" / "data.json",
@@ -71,9 +137,9 @@ class Pipeline:
             scratch=self.root / "scratch" / "teacher",
         )
 
-    def cache_teacher(self) -> None:
+    def cache_teacher(self, *others: str) -> None:
         cache_teacher.run(
-            cache_teacher.CacheTeacherParams(seed=1, batch_size=4, f1_tolerance=0.5),
+            cache_teacher.CacheTeacherParams(seed=1, batch_size=4, others=others, f1_tolerance=0.5),
             RUNTIME,
             DECODE,
             data=self.root / "data",
@@ -96,11 +162,11 @@ class Pipeline:
             found |= {"history": self.root / "loss" / f"{model}.csv", "scratch": self.root / "scratch" / stage}
         return found
 
-    def baseline(self) -> None:
+    def baseline(self, **changes: float) -> None:
         baseline.run(
-            baseline.BaselineParams(**FIT, **KNOBS),
+            BaselineParams(**{**FIT, **KNOBS, **changes}),
             RUNTIME,
-            STUDENT,
+            self.student,
             DECODE,
             **self.lessons,
             **self.outputs("baseline", "baseline"),
@@ -108,29 +174,47 @@ class Pipeline:
             control_history=self.root / "loss" / "hard_label.csv",
         )
 
-    def distil(self) -> None:
-        distil.run(DISTIL, RUNTIME, STUDENT, DECODE, **self.lessons, **self.outputs("distil", "distilled"))
-
-    def tune(self) -> None:
-        params = tune.TuneParams(
-            seed=1,
-            trials=4,
-            trial_epochs=2,
-            trial_windows=16,
-            temperature=(1.0, 8.0),
-            alpha=(0.5, 1.0),
-            learning_rate=(1e-3, 1e-2),
-        )
-        tune.run(
-            params,
-            DISTIL,
+    def student_init(self) -> None:
+        cuts = {"alternate": (0, 2), "first": (0, 1)}
+        student_init.run(
+            student_init.StudentInitParams(seed=1, updates=5, resamples=100, candidates=cuts),
+            BaselineParams(**FIT, **KNOBS),
             RUNTIME,
-            STUDENT,
+            self.student,
             DECODE,
             **self.lessons,
-            **self.outputs("tune", "tuned"),
+            out=self.root / "plots" / "student_init.csv",
+            scratch=self.root / "scratch" / "student_init",
+        )
+
+    def distil(self, **changes: float) -> None:
+        distil.run(
+            replace(self.distil_params, **cast(dict[str, Any], changes)),
+            RUNTIME,
+            self.student,
+            DECODE,
+            **self.lessons,
+            **self.outputs("distil", "distilled"),
+        )
+
+    def tune(self, *, join: bool = False, **changes: Any) -> None:
+        places = self.outputs("tune", "tuned")
+        scratch = places.pop("scratch")
+        outputs = tune.TuneOutputs(
+            **places,
             best=self.root / "metrics" / "best_params.yaml",
             trials=self.root / "plots" / "tune_trials.csv",
+            importance=self.root / "plots" / "tune_importance.csv",
+        )
+        tune.run(
+            replace(self.tune_params, **changes),
+            self.distil_params,
+            RUNTIME,
+            self.student,
+            DECODE,
+            **self.lessons,
+            scratch=scratch,
+            outputs=None if join else outputs,
         )
 
     @property
@@ -139,24 +223,66 @@ class Pipeline:
 
     def prune(self) -> None:
         prune.run(
-            prune.PruneParams(seed=1, macs_kept=0.6, fisher_windows=16, batch_size=4, minimum_neurons=8),
+            PRUNE,
             self.tuned,
             RUNTIME,
             DECODE,
             **self.lessons,
             **self.outputs("prune", "pruned", trained=False),
             student=self.root / "models" / "tuned",
+            scratch=self.root / "scratch" / "prune",
+        )
+
+    def prune_curve(self) -> None:
+        prune_curve.run(
+            prune_curve.PruneCurveParams(seed=1, macs_kept=(0.8, 0.4), recovery_updates=3),
+            PRUNE,
+            FINETUNE,
+            self.tuned,
+            RUNTIME,
+            DECODE,
+            **self.lessons,
+            student=self.root / "models" / "tuned",
+            out=self.root / "plots" / "prune_curve.csv",
+            scratch=self.root / "scratch" / "prune_curve",
         )
 
     def finetune(self) -> None:
         finetune.run(
-            finetune.FinetuneParams(**FIT),
+            FINETUNE,
             self.tuned,
             RUNTIME,
             DECODE,
             **self.lessons,
             **self.outputs("finetune", "finetuned"),
             student=self.root / "models" / "pruned",
+            whole=self.root / "models" / "tuned",
+        )
+
+    def prune_teacher(self) -> None:
+        prune_teacher.run(
+            prune_teacher.PruneTeacherParams(seed=1),
+            PRUNE,
+            FINETUNE,
+            self.tuned,
+            RUNTIME,
+            DECODE,
+            **self.lessons,
+            **self.outputs("prune_teacher", "teacher_pruned"),
+            student=self.root / "models" / "finetuned",
+        )
+
+    def export(self, **changes: Any) -> None:
+        params = {"seed": 1, "batch_size": 4, "tolerance": 1e-4, "reduce_range": False, **changes}
+        export.run(
+            export.ExportParams(**params),
+            RUNTIME,
+            DECODE,
+            data=self.root / "data",
+            model=self.root / "models" / "finetuned",
+            out=self.root / "models" / "export",
+            int8=self.root / "models" / "int8",
+            metrics=self.root / "metrics" / "export.json",
         )
 
     def evaluate(self, variant: str) -> None:
@@ -188,16 +314,21 @@ class Pipeline:
             predictions=self.root / "predictions",
             latency=self.root / "metrics" / "latency.json",
             histories=self.root / "loss",
+            curve=self.root / "plots" / "prune_curve.csv",
+            cuts=self.root / "plots" / "student_init.csv",
             data=self.root / "metrics" / "data.json",
+            search=self.root / "metrics" / "tune.json",
+            importance=self.root / "plots" / "tune_importance.csv",
         )
         params = report.ReportParams(seed=1, resamples=100, samples=3)
         report.run(params, inputs, out=self.root / "metrics" / "report.md", plots=self.root / "plots")
 
     def steps(self) -> dict[str, Callable[[], None]]:
-        training = (self.teacher, self.cache_teacher, self.baseline, self.distil, self.tune, self.prune, self.finetune)
+        training = (self.teacher, self.cache_teacher, self.baseline, self.student_init, self.distil, self.tune)
+        pruning = (self.prune, self.prune_curve, self.finetune, self.export, self.prune_teacher)
         return {
             "prepare": self.prepare,
-            **{step.__name__: step for step in training},
+            **{step.__name__: step for step in (*training, *pruning)},
             **{f"evaluate@{variant}": lambda variant=variant: self.evaluate(variant) for variant in VARIANTS},  # type: ignore[misc]
             "benchmark": self.benchmark,
             "report": self.report,

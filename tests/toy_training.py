@@ -21,6 +21,7 @@ def fit_params(**changes: Any) -> FitParams:
         "weight_decay": 0.01,
         "max_grad_norm": 1.0,
         "dropout": 0.0,
+        "freeze_embeddings": False,
         "log_steps": 2,
         "checkpoint_steps": 2,
     }

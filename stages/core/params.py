@@ -81,10 +81,18 @@ def _build(schema: type[T], values: dict[str, Any], where: str) -> T:
 
 
 def _convert(value: Any, wanted: Any, where: str) -> Any:
-    """Return `value` as type `wanted`; whole numbers pass as floats, nothing else is bent."""
+    """Return `value` as type `wanted`; whole numbers pass as floats, nothing else is bent.
+
+    A mapping becomes a dict of `wanted`'s item type, in the file's order, or a dataclass, as a section does.
+    """
     if typing.get_origin(wanted) is tuple and isinstance(value, list):
         item = typing.get_args(wanted)[0]
         return tuple(_convert(each, item, f"{where}[{number}]") for number, each in enumerate(value))
+    if typing.get_origin(wanted) is dict and isinstance(value, dict):
+        item = typing.get_args(wanted)[1]
+        return {key: _convert(each, item, f"{where}.{key}") for key, each in value.items()}
+    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type) and isinstance(value, dict):
+        return _build(wanted, value, where)
     if isinstance(wanted, types.UnionType):
         if value is None and type(None) in typing.get_args(wanted):
             return None
@@ -93,5 +101,6 @@ def _convert(value: Any, wanted: Any, where: str) -> Any:
         return float(value)
     if isinstance(wanted, type) and type(value) is wanted:
         return value
-    name = getattr(wanted, "__name__", str(wanted)) if typing.get_origin(wanted) is None else "list"
+    named = {tuple: "list", dict: "mapping"}.get(typing.get_origin(wanted) or wanted)
+    name = "mapping" if dataclasses.is_dataclass(wanted) else named or getattr(wanted, "__name__", str(wanted))
     raise InputError(f"{where}: {value!r} is a {type(value).__name__}, wanted {name}")

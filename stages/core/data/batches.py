@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from stages.core.data.windows import Windows
+from stages.core.data.windows import NO_LABEL, Windows
 
 FlatLogits = tuple[Tensor, Tensor]  # start and end logits of a window set, two (N,) tensors aligned with its tokens
 
@@ -25,8 +25,8 @@ class Batch:
     attention_mask: Tensor  # (B, L) int64
     token_type_ids: Tensor | None  # (B, L) int64
     context_mask: Tensor  # (B, L) bool: context tokens, and position 0, the class "no answer in this window"
-    start_positions: Tensor  # (B,) int64
-    end_positions: Tensor  # (B,) int64, inclusive
+    start_positions: Tensor  # (B,) int64, -1 without a label
+    end_positions: Tensor  # (B,) int64, inclusive, -1 without a label
     teacher_start_logits: Tensor | None = None  # (B, L) float32, 0 on padding
     teacher_end_logits: Tensor | None = None  # (B, L) float32
 
@@ -69,10 +69,15 @@ def collate(windows: Windows, rows: Tensor, teacher_logits: FlatLogits | None = 
 
 
 def ordered_batches(windows: Windows, batch_size: int, teacher_logits: FlatLogits | None = None) -> Iterator[Batch]:
-    """Yield every window once, longest first: for inference, so that memory peaks at once."""
+    """Yield every window once, longest first: for inference, so that memory peaks at once.
+
+    Windows without a label come last, in batches of their own: a mean over a batch's labels is one over its windows.
+    """
     order = torch.argsort(windows.lengths, descending=True, stable=True)
-    for rows in torch.split(order, batch_size):
-        yield collate(windows, rows, teacher_logits)
+    labelled = windows.start_positions[order] != NO_LABEL
+    for part in (order[labelled], order[~labelled]):
+        for rows in torch.split(part, batch_size) if len(part) else ():
+            yield collate(windows, rows, teacher_logits)
 
 
 def shuffled_batches(

@@ -6,12 +6,14 @@ Source of the format: Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Mach
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stages.core.errors import InputError
+
+T = TypeVar("T")
 
 FAULTS = (
     "answer_not_at_offset",
@@ -66,11 +68,29 @@ class Fault:
     detail: str
 
 
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of an article, whether anything is asked about it or not."""
+
+    title: str
+    context: str
+
+
 def parse_squad(path: Path) -> Iterator[Record]:
     """Yield the records of one SQuAD v1.1 file; bytes that are not UTF-8 survive as surrogates for `check` to find.
 
     Raises InputError where the file is missing, not JSON, or not laid out as SQuAD v1.1.
     """
+    yield from _parse(path, _parse_paragraph)
+
+
+def parse_paragraphs(path: Path) -> Iterator[Paragraph]:
+    """Yield the paragraphs of one SQuAD v1.1 file, those without a question too; raises as `parse_squad` does."""
+    yield from _parse(path, lambda paragraph, title, _: [Paragraph(title, paragraph["context"])])
+
+
+def _parse(path: Path, read: Callable[[dict[str, Any], str, str], Iterable[T]]) -> Iterator[T]:
+    """Yield what `read` finds in each paragraph, given its article's title and its place."""
     try:
         document = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except FileNotFoundError:
@@ -84,7 +104,7 @@ def parse_squad(path: Path) -> Iterator[Record]:
             title = article.get("title", "")
             for number, paragraph in enumerate(article["paragraphs"]):
                 place = f"{path}: article {title!r}, paragraph {number}"
-                yield from _parse_paragraph(paragraph, title, place)
+                yield from read(paragraph, title, place)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{place}: not SQuAD v1.1 ({type(error).__name__}: {error}); see the README on data") from None
 
@@ -156,6 +176,11 @@ def read_squad(path: Path) -> list[Example]:
     if not examples:
         raise InputError(f"{path}: holds no question")
     return examples
+
+
+def read_questions(path: Path) -> list[Example]:
+    """Read a file that `write_squad` wrote, whose questions may have no answers; raises InputError without it."""
+    return [record.example for record in parse_squad(path)]
 
 
 def write_squad(path: Path, examples: Iterable[Example]) -> None:

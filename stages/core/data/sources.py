@@ -13,10 +13,16 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from stages.core.data.examples import Answer, Example, Record, parse_squad
+from stages.core.data.examples import Answer, Example, Paragraph, Record, parse_paragraphs, parse_squad
 from stages.core.errors import InputError
 
+HUB_FORM = "hub:OWNER/NAME@COMMIT:SPLIT with a commit of 40 hex digits"
 HUB_SOURCE = re.compile(r"hub:(?P<name>[^@:]+)@(?P<commit>[0-9a-f]{40}):(?P<split>\w+)")
+
+
+def is_known_form(source: str) -> bool:
+    """Whether a source is not one of the hub, or one that names its commit."""
+    return not source.startswith("hub:") or HUB_SOURCE.fullmatch(source) is not None
 
 
 def read_source(source: str, corpus: Path) -> Iterator[Record]:
@@ -29,6 +35,15 @@ def read_source(source: str, corpus: Path) -> Iterator[Record]:
         return
     for path in source_files(source, corpus):
         yield from parse_squad(path)
+
+
+def read_paragraphs(source: str, corpus: Path) -> Iterator[Paragraph]:
+    """Yield the paragraphs of one source, unchecked, those of files without a question too; raises InputError."""
+    if source.startswith("hub:"):
+        yield from (Paragraph(record.example.title, record.example.context) for record in _read_hub(source))
+        return
+    for path in source_files(source, corpus):
+        yield from parse_paragraphs(path)
 
 
 def source_files(source: str, corpus: Path) -> list[Path]:
@@ -47,9 +62,7 @@ def source_files(source: str, corpus: Path) -> list[Path]:
 def _read_hub(source: str) -> Iterator[Record]:
     match = HUB_SOURCE.fullmatch(source)
     if match is None:
-        raise InputError(
-            f"params.yaml: data: {source!r} is not hub:OWNER/NAME@COMMIT:SPLIT with a commit of 40 hex digits"
-        )
+        raise InputError(f"params.yaml: data: {source!r} is not {HUB_FORM}")
     import datasets
 
     name, split = match["name"], match["split"]

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stages.core.data.examples import FAULTS, Example, check, describe_faults
+from stages.core.data.examples import FAULTS, Example, Fault, check, describe_faults
 from stages.core.data.sources import read_source
 from stages.core.errors import InputError
 
@@ -18,14 +18,20 @@ def read_sources(sources: Sequence[str], corpus: Path, on_bad_record: str) -> tu
     Raises InputError, a line per kind of fault, if there is one and `on_bad_record` is "error".
     """
     examples, faults = check(record for source in sources for record in read_source(source, corpus))
+    dropped = drop_faults(faults, on_bad_record)
+    if not examples:
+        raise InputError(f"params.yaml: data: no sound question in {', '.join(sources)}")
+    return examples, dropped
+
+
+def drop_faults(faults: Sequence[Fault], on_bad_record: str) -> Dropped:
+    """Tell of the faults, a line per kind, and return their counts; raises InputError with those lines on "error"."""
     lines = describe_faults(faults)
     if faults and on_bad_record == "error":
         raise InputError("\n".join([*lines, "data.on_bad_record is error; set it to skip to leave these records out"]))
     for line in lines:
         print(f"skipped: {line}")
-    if not examples:
-        raise InputError(f"params.yaml: data: no sound question in {', '.join(sources)}")
-    return examples, Counter(fault.kind for fault in faults)
+    return Counter(fault.kind for fault in faults)
 
 
 def without_contexts_of(examples: Iterable[Example], others: Iterable[Example]) -> tuple[list[Example], Dropped]:

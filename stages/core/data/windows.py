@@ -9,7 +9,7 @@ Sizes: W windows, N tokens in all of them.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from transformers import PreTrainedTokenizerFast
 
 from stages.core.data.examples import Answer, Example
 from stages.core.errors import InputError
+
+NO_LABEL = -1  # start and end of a window that is not labelled, which is not to say that it holds no answer
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Windows:
     row_splits: Tensor  # (W + 1,) int64
     context_start: Tensor  # (W,) int64, the first context token, counted inside its window
     context_stop: Tensor  # (W,) int64, one past the last
-    start_positions: Tensor  # (W,) int64, 0 where the window holds no whole answer
+    start_positions: Tensor  # (W,) int64, 0 where the window holds no whole answer, -1 without a label
     end_positions: Tensor  # (W,) int64, inclusive
     metadata: dict[str, str]  # tokenizer, max_length, doc_stride, pad_token_id, uses_token_types
 
@@ -71,6 +73,23 @@ class Windows:
             end_positions=self.end_positions[rows],
             metadata=self.metadata,
         )
+
+    def join(self, others: "Windows") -> "Windows":
+        """Return these windows and the others behind them; raises InputError where they were cut otherwise."""
+        if others.metadata != self.metadata:
+            raise InputError("windows: cut by two tokenizers or to two sizes; run prepare again")
+        names = [f.name for f in fields(self) if f.name not in ("question_ids", "metadata", "row_splits")]
+        return Windows(
+            question_ids=self.question_ids + others.question_ids,
+            metadata=self.metadata,
+            row_splits=torch.cat([self.row_splits, others.row_splits[1:] + self.row_splits[-1]]),
+            **{name: torch.cat([getattr(self, name), getattr(others, name)]) for name in names},
+        )
+
+    def without_labels(self) -> "Windows":
+        """Return the same windows with `NO_LABEL` for start and end."""
+        none = torch.full_like(self.start_positions, NO_LABEL)
+        return replace(self, start_positions=none, end_positions=none.clone())
 
     def fingerprint(self) -> str:
         """Return a sha256 over what a model is shown: tokens, rows, ids and tokenizer."""

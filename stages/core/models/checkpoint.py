@@ -2,23 +2,26 @@
 
 import copy
 import json
-import shutil
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from stages.core.errors import InputError
+from stages.core.files import whole_folder
 from stages.core.models.encoder import (
     PRUNED_SHAPES,
     build_qa_model,
+    is_pruned,
     is_qa_checkpoint,
     load_qa_model,
     make_config,
     read_config,
 )
-from stages.core.models.shapes import apply_shapes, parse_shapes
+from stages.core.models.families import PRUNED_PREFIX, family_name
+from stages.core.models.pruned import PRUNED_CLASSES, build_pruned_model
 from stages.core.models.source import WEIGHTS
 
 
@@ -27,24 +30,25 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, 
 
     The same model gives the same bytes: nothing of the machine, the time or earlier use of the tokenizer goes in.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
-    for left_over in (partial, old):
-        shutil.rmtree(left_over, ignore_errors=True)
-    partial.mkdir()
-    _write_config(model, partial / "config.json")
-    _write_weights(model, partial / WEIGHTS)
-    _write_tokenizer(tokenizer, partial)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with whole_folder(folder) as partial:
+        save_description(model, tokenizer, partial)
+        _write_weights(model, partial / WEIGHTS)
+
+
+def save_description(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write what a model folder has beside the weights: config.json and the tokenizer's files."""
+    _write_config(model, folder / "config.json")
+    _write_tokenizer(tokenizer, folder)
 
 
 def _write_config(model: PreTrainedModel, path: Path) -> None:
     fields = json.loads(model.config.to_json_string())
     fields.pop("_name_or_path", None)
     fields["architectures"] = [type(model).__name__]
+    if PRUNED_SHAPES in fields:
+        family = family_name(fields["model_type"])
+        fields["model_type"] = PRUNED_PREFIX + family
+        fields["architectures"] = [PRUNED_CLASSES[family].__name__]
     path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -66,12 +70,18 @@ def load_checkpoint(folder: Path) -> PreTrainedModel:
     fields = read_config(folder)
     if not is_qa_checkpoint(folder):
         raise InputError(f"{folder / WEIGHTS}: no question answering head here; train one, or name a QA model")
-    if PRUNED_SHAPES not in fields:
+    if not is_pruned(fields):
         return load_qa_model(folder, seed=0)
     try:
-        model = build_qa_model(make_config(fields))
-        apply_shapes(model, parse_shapes(fields[PRUNED_SHAPES]))
+        model = build_pruned_model(fields)
         model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     except (RuntimeError, ValueError, TypeError, SafetensorError) as error:
         raise InputError(f"{folder}: this pruned model does not load ({' '.join(str(error).split())})") from error
     return model
+
+
+def network_of(folder: Path) -> PreTrainedModel:
+    """The network that the config in `folder` describes, pruned or not, without weights. Raises InputError."""
+    fields = read_config(folder)
+    with torch.device("meta"):
+        return build_pruned_model(fields) if is_pruned(fields) else build_qa_model(make_config(fields))

@@ -19,12 +19,15 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from transformers.utils import logging as transformers_logging
 
 from stages.core.errors import InputError
-from stages.core.models.families import FAMILIES, blocks, family_of
-from stages.core.models.source import WEIGHTS, check_folder, file_sha256
+from stages.core.models.families import FAMILIES, PRUNED_PREFIX, blocks, family_name, family_of
+from stages.core.models.source import WEIGHTS, check_config, check_folder, file_sha256
 
 PRUNED_SHAPES = "pruned_shapes"
 # What a config of another model may say that a question answering model of ours decides for itself.
-OVERRULED = ("id2label", "label2id", "num_labels", "auto_map", "_name_or_path", "dtype", "torch_dtype", PRUNED_SHAPES)
+OVERRULED = (
+    *("id2label", "label2id", "num_labels", "auto_map", "_name_or_path", "dtype", "torch_dtype"),
+    *("model_type", "architectures", PRUNED_SHAPES),
+)
 LOADING_FAULTS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
 
 
@@ -89,8 +92,9 @@ def load_qa_model(folder: Path, *, seed: int) -> PreTrainedModel:
     A head that the weights lack is drawn from `seed` (normal with the config's initializer_range, bias zero); the
     global generator is left as it was. For a pruned model see `checkpoint.load_checkpoint`. Raises InputError.
     """
+    check_folder(folder)
     fields = read_config(folder)
-    if PRUNED_SHAPES in fields:
+    if is_pruned(fields):
         raise InputError(f"{folder}: a pruned model cannot be started from; name the model it was pruned from")
     try:
         model, missing = _from_pretrained(folder, fields)
@@ -106,7 +110,7 @@ def load_qa_model(folder: Path, *, seed: int) -> PreTrainedModel:
 
 
 def _from_pretrained(folder: Path, fields: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
-    family = FAMILIES[fields["model_type"]]
+    family = FAMILIES[family_name(fields["model_type"])]
     with quiet(), torch.random.fork_rng(devices=[]):
         model, found = getattr(transformers, family.model_class).from_pretrained(
             str(folder),
@@ -131,30 +135,40 @@ def _draw_head(model: PreTrainedModel, seed: int) -> None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The fields of config.json in a model folder of a known family. Raises InputError."""
-    check_folder(folder)
+    check_config(folder)
     path = folder / "config.json"
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
-    model_type = fields.get("model_type") if isinstance(fields, dict) else None
-    if model_type not in FAMILIES:
-        raise InputError(f"{path}: model_type is {model_type!r}; the families known are {', '.join(FAMILIES)}")
+    try:
+        family_name(fields.get("model_type") if isinstance(fields, dict) else None)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return dict(fields)
 
 
-def make_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
-    """The config object of `fields`: two labels (answer start and end), stock shapes, the family's best kernel."""
-    family = FAMILIES[fields["model_type"]]
+def is_pruned(fields: Mapping[str, Any]) -> bool:
+    """Whether the fields of a config are those of a pruned model."""
+    return PRUNED_SHAPES in fields or str(fields["model_type"]).startswith(PRUNED_PREFIX)
+
+
+def make_config(fields: Mapping[str, Any], config_class: type[PreTrainedConfig] | None = None) -> PreTrainedConfig:
+    """The config object of `fields`: two labels (answer start and end), stock shapes, the family's best kernel.
+
+    It is of the family's own class, or of `config_class`, which has to be a subclass of that.
+    """
+    family = FAMILIES[family_name(fields["model_type"])]
     kept = {key: value for key, value in fields.items() if key not in OVERRULED}
-    config = getattr(transformers, family.model_class).config_class(**kept, dtype="float32")
+    wanted = config_class or getattr(transformers, family.model_class).config_class
+    config = wanted(**kept, dtype="float32")
     config._attn_implementation = family.attention_kernel
     return cast(PreTrainedConfig, config)
 
 
 def build_qa_model(config: PreTrainedConfig) -> PreTrainedModel:
     """A model of this config in stock shapes, weights without meaning; the global generator is left as it was."""
-    model_class = getattr(transformers, FAMILIES[config.model_type].model_class)
+    model_class = getattr(transformers, FAMILIES[family_name(config.model_type)].model_class)
     with quiet(), torch.random.fork_rng(devices=[]):
         return cast(PreTrainedModel, model_class(config).eval())
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from stages.core.errors import InputError
 from stages.core.models.encoder import PRUNED_SHAPES
-from stages.core.models.families import Layer, layers, set_linear, stock_shape
+from stages.core.models.families import Layer, family_name, family_of, layers, set_part, stock_shape
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,12 @@ def apply_shapes(model: PreTrainedModel, shapes: PrunedShapes) -> None:
     if len(shapes.heads) != (count := len(layers(model))):
         raise InputError(f"pruned_shapes has {len(shapes.heads)} layers and the config {count}")
     for number, (kept, width) in enumerate(zip(shapes.heads, shapes.neurons, strict=True)):
-        if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= heads:
+        if list(kept) != sorted(set(kept)) or any(not 0 <= head < heads for head in kept):
             raise InputError(f"pruned_shapes: layer {number} has heads {list(kept)}; give rising numbers under {heads}")
-        if not 1 <= width <= neurons:
-            raise InputError(f"pruned_shapes: layer {number} has {width} neurons; give 1 to {neurons}")
+        if not 0 <= width <= neurons:
+            raise InputError(f"pruned_shapes: layer {number} has {width} neurons; give 0 to {neurons}")
+    if hasattr(model.config, PRUNED_SHAPES):
+        setattr(model.config, PRUNED_SHAPES, None)  # it speaks of the model to be, and this one still has every unit
     shrink(model, shapes.heads, [range(width) for width in shapes.neurons])
 
 
@@ -69,7 +71,8 @@ def shrink(model: PreTrainedModel, heads: Sequence[Sequence[int]], neurons: Sequ
     """Keep only these heads and neurons of each layer, in place, and record the shapes in the config.
 
     `heads` and `neurons` are positions, rising, among those that a layer has now; the config's table is kept in the
-    numbers of the unpruned model, so that pruning twice composes.
+    numbers of the unpruned model, so that pruning twice composes. A layer may keep no head, no neuron or neither: the
+    sublayer then adds the bias of its output matrix, which is what masking all its units leaves, and nothing else.
     """
     before = shapes_of(model)
     for number, layer in enumerate(layers(model)):
@@ -77,16 +80,44 @@ def shrink(model: PreTrainedModel, heads: Sequence[Sequence[int]], neurons: Sequ
         _shrink_feed_forward(model, number, layer, neurons[number])
     kept = tuple(tuple(had[head] for head in chosen) for had, chosen in zip(before.heads, heads, strict=True))
     setattr(model.config, PRUNED_SHAPES, PrunedShapes(kept, tuple(len(chosen) for chosen in neurons)).as_table())
-    if model.config.model_type == "mpnet":
-        for layer, numbers in zip(layers(model), kept, strict=True):
-            _keep_position_bias(layer.attention, torch.tensor(numbers, device=layer.query.weight.device))
+    for number, (layer, numbers) in enumerate(zip(layers(model), kept, strict=True)):
+        if not numbers:
+            set_part(model, number, "attention", NoAttention(layer.attention, _output_inside_attention(model)))
+        elif family_name(model.config.model_type) == "mpnet":
+            _keep_position_bias(layer.attention, numbers)
+
+
+class NoAttention(nn.Module):
+    """An attention block without heads: to whatever its layer adds, it gives nothing but the output matrix's bias.
+
+    The matrices stay as its children, with no rows (query, key, value) or no columns (output), so that whoever walks
+    over a layer's parts finds them. Attention itself cannot run on them: torch splits no empty tensor into heads.
+    """
+
+    def __init__(self, attention: nn.Module, output: str) -> None:
+        super().__init__()
+        self.attention_head_size = attention.attention_head_size
+        self.output_name = output  # the output matrix among the children; empty where the family keeps it outside
+        for name, part in attention.named_children():
+            self.add_module(name, part)
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        """Return zero-wide head outputs (B, L, 0), or (B, L, width) of the output matrix, and no attention weights."""
+        nothing = hidden_states[..., :0]
+        return (self.get_submodule(self.output_name)(nothing) if self.output_name else nothing), None
+
+
+def _output_inside_attention(model: PreTrainedModel) -> str:
+    parts = family_of(model).parts
+    inside = f"{parts['attention']}."
+    return parts["attention_output"].removeprefix(inside) if parts["attention_output"].startswith(inside) else ""
 
 
 def _shrink_attention(model: PreTrainedModel, number: int, layer: Layer, heads: Sequence[int]) -> None:
-    units = torch.arange(layer.query.out_features).view(layer.heads, layer.head_size)[list(heads)].flatten()
+    units = torch.arange(layer.query.out_features).view(layer.heads, layer.head_size)[_index(heads)].flatten()
     for part in ("query", "key", "value"):
-        set_linear(model, number, part, _kept_rows(getattr(layer, part), units))
-    set_linear(model, number, "attention_output", _kept_columns(layer.attention_output, units))
+        set_part(model, number, part, _kept_rows(getattr(layer, part), units))
+    set_part(model, number, "attention_output", _kept_columns(layer.attention_output, units))
     # The families count heads under different names, and MPNet's forward reads the width from all_head_size.
     counts = {"num_attention_heads": len(heads), "n_heads": len(heads), "all_head_size": len(units)}
     for name, count in counts.items():
@@ -95,9 +126,12 @@ def _shrink_attention(model: PreTrainedModel, number: int, layer: Layer, heads: 
 
 
 def _shrink_feed_forward(model: PreTrainedModel, number: int, layer: Layer, neurons: Sequence[int]) -> None:
-    units = torch.tensor(list(neurons))
-    set_linear(model, number, "ffn_in", _kept_rows(layer.ffn_in, units))
-    set_linear(model, number, "ffn_out", _kept_columns(layer.ffn_out, units))
+    set_part(model, number, "ffn_in", _kept_rows(layer.ffn_in, _index(neurons)))
+    set_part(model, number, "ffn_out", _kept_columns(layer.ffn_out, _index(neurons)))
+
+
+def _index(positions: Sequence[int]) -> Tensor:
+    return torch.tensor(list(positions), dtype=torch.int64)
 
 
 def _kept_rows(linear: nn.Linear, units: Tensor) -> nn.Linear:
@@ -110,26 +144,30 @@ def _kept_columns(linear: nn.Linear, units: Tensor) -> nn.Linear:
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    rows, columns = weight.shape
-    # Not initialised: drawing weights that are overwritten would move the global generator.
-    with torch.device("meta"):
-        made = nn.Linear(columns, rows, bias=bias is not None, dtype=weight.dtype)
-    made = made.to_empty(device=weight.device)
-    with torch.no_grad():
-        made.weight.copy_(weight)
-        if bias is not None:
-            made.bias.copy_(bias)
+    # Made at its own size, it would draw weights, which moves the global generator, and torch warns of empty ones.
+    made = nn.Linear(1, 1, bias=bias is not None, device="meta")
+    made.out_features, made.in_features = weight.shape
+    made.weight = _parameter(weight)
+    if bias is not None:
+        made.bias = _parameter(bias)
     return made
 
 
-def _keep_position_bias(attention: nn.Module, numbers: Tensor) -> None:
+def _parameter(values: Tensor) -> nn.Parameter:
+    """A copy to be trained, unless it is empty: then an optimizer need not see it."""
+    copied = values.detach().clone(memory_format=torch.contiguous_format)
+    return nn.Parameter(copied, requires_grad=copied.numel() > 0)
+
+
+def _keep_position_bias(attention: Any, numbers: Sequence[int]) -> None:
     """Let an MPNet layer with fewer heads pick its own of the position bias that all layers share."""
     if not hasattr(attention, "kept_heads"):
         attention.register_forward_pre_hook(_pick_position_bias)
-    attention.register_buffer("kept_heads", numbers, persistent=False)
+    # Plain numbers: from_pretrained builds models without data and fills in what is saved, which no buffer would be.
+    attention.kept_heads = tuple(numbers)
 
 
-def _pick_position_bias(attention: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    # A function of the module and the numbers in a buffer: copies of the model and moves between devices keep both.
+def _pick_position_bias(attention: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    # A function of the module and the numbers it carries: copies of the model and moves between devices keep both.
     hidden_states, attention_mask, position_bias = inputs
-    return hidden_states, attention_mask, position_bias.index_select(1, attention.kept_heads)
+    return hidden_states, attention_mask, position_bias[:, list(attention.kept_heads)]

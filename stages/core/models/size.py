@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
-from transformers import PreTrainedModel
+from stages.core.models.answering import file_mb
+from stages.core.models.checkpoint import network_of
+from stages.core.models.macs import count_macs
 
-from stages.core.models.source import WEIGHTS
-from stages.core.pruning.budget import count_macs
 
+def describe_size(folder: Path, *, length: int) -> dict[str, float]:
+    """Return parameters, macs of one window of `length` tokens, and size_mb of the model in `folder`.
 
-def describe_size(model: PreTrainedModel, folder: Path, *, length: int) -> dict[str, float]:
-    """Return parameters, macs of one window of `length` tokens, and size_mb (10^6 bytes) of the saved weights."""
+    Parameters and MACs are those of the network, whatever runs it: eight bits make neither fewer. The size is that of
+    the file which is run, in 10^6 bytes.
+    """
+    network = network_of(folder)
     return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "macs": count_macs(model, length),
-        "size_mb": round((folder / WEIGHTS).stat().st_size / 1e6, 3),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "macs": count_macs(network, length),
+        "size_mb": file_mb(folder),
     }

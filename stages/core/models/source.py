@@ -73,12 +73,17 @@ def _hub_folder(spec: str) -> Path:
         raise InputError(f"model {spec!r}: not downloaded from the hub ({type(error).__name__}: {reason})") from error
 
 
-def check_folder(folder: Path) -> None:
-    """Raise InputError unless `folder` holds config.json and model.safetensors."""
+def check_config(folder: Path) -> None:
+    """Raise InputError unless `folder` holds config.json."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder")
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json here; name the folder of a saved model")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError unless `folder` holds config.json and model.safetensors."""
+    check_config(folder)
     if (folder / WEIGHTS).is_file():
         return
     if any(folder.glob("*.bin")):

@@ -1,22 +1,30 @@
-"""Which heads and neurons to keep within a budget of multiply-adds (MACs).
+"""Which heads and neurons to keep within a budget: of multiply-adds (MACs), of parameters, or of measured time.
 
-All heads cost the same and all neurons cost the same. So for each number of heads the best choice is the top heads and,
-for what is left of the budget, the top neurons: trying every number of heads finds the optimum (Kwon et al. 2022,
-"A Fast Post-Training Pruning Framework for Transformers", section 4.1).
+A sublayer is worth the scores of the units it keeps, and costs what a table says for so many of them. Choosing a number
+of units for every sublayer, the most worth within the budget, is a knapsack with one choice a sublayer; it is solved
+exactly, up to the rounding of costs to RESOLUTION parts of the budget. For costs that rise with the units by equal
+steps this finds what trying every number of heads finds (Kwon et al. 2022, "A Fast Post-Training Pruning Framework for
+Transformers", section 4.1); a table may also hold a cost of being there at all, and then a whole sublayer can be the
+best thing to remove.
 """
 
-import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from stages.core.errors import InputError
 from stages.core.models.families import layers
+from stages.core.pruning.costs import Costs
 
 # Matrix kernels work in blocks: a layer of 1001 neurons is no faster than one of 1008.
 NEURON_BLOCK = 8
+RESOLUTION = 20_000
+
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,107 +35,99 @@ class Scores:
     neurons: Tensor  # (layers, neurons) float64
 
 
-@dataclass(frozen=True)
-class UnitMacs:
-    """Multiply-adds of one forward pass of one window: of one head, of one neuron, of everything else."""
-
-    head: int
-    neuron: int
-    fixed: int
-
-
-def count_macs(model: PreTrainedModel, length: int) -> int:
-    """Multiply-adds of one forward pass of a window of `length` tokens, for stock and pruned models.
-
-    Counted are the matrices of the encoder and the head, and attention's two products; lookups, norms, activations
-    and softmax, which are linear in their size, are not.
-    """
-    matrices = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Linear))
-    products = sum(2 * layer.query.out_features for layer in layers(model))
-    return length * matrices + length * length * products
-
-
-def unit_macs(model: PreTrainedModel, length: int) -> UnitMacs:
-    """What one head and one neuron of this model cost in a window of `length` tokens, and what no pruning saves."""
+def cost_of(model: PreTrainedModel, costs: Costs) -> float:
+    """What a model costs as it is now."""
     parts = layers(model)
-    width, head_size = parts[0].query.in_features, parts[0].head_size
-    head = 4 * length * width * head_size + 2 * length * length * head_size
-    neuron = 2 * length * width
-    units = sum(layer.heads * head + layer.neurons * neuron for layer in parts)
-    return UnitMacs(head, neuron, count_macs(model, length) - units)
-
-
-def masks_for_budget(
-    model: PreTrainedModel, scores: Scores, *, length: int, kept: float, minimum: int
-) -> tuple[Tensor, Tensor]:
-    """Masks that keep at most the share `kept` of the model's MACs at `length` tokens. Raises InputError.
-
-    `minimum` neurons, rounded up to NEURON_BLOCK, stay in each layer. See `choose_masks`.
-    """
-    budget = int(kept * count_macs(model, length))
-    macs = unit_macs(model, length)
-    return choose_masks(scores, macs, budget=budget, minimum_neurons=minimum, neuron_multiple=NEURON_BLOCK)
+    return costs.fixed + sum(float(costs.heads[part.heads] + costs.neurons[part.neurons]) for part in parts)
 
 
 def choose_masks(
-    scores: Scores, macs: UnitMacs, *, budget: int, minimum_neurons: int, neuron_multiple: int
+    scores: Scores, costs: Costs, *, budget: float, minimum_neurons: int, neuron_multiple: int = NEURON_BLOCK
 ) -> tuple[Tensor, Tensor]:
-    """The bool masks (layers, heads) and (layers, neurons) that lose the least score within `budget` MACs.
+    """The bool masks (layers, heads) and (layers, neurons) that keep the most score at a cost of `budget` or less.
 
-    Each layer keeps a multiple of `neuron_multiple` neurons, at least `minimum_neurons` of them, and a head. Where
-    several choices lose the same, the one with the most heads is taken. Raises InputError if none fits the budget.
+    A feed-forward sublayer keeps all its neurons, or a multiple of `neuron_multiple` that is at least
+    `minimum_neurons`, or none; an attention sublayer any number of heads, or none. Where choices keep the same score,
+    more units of the last sublayers stay. Raises InputError if not even the empty model fits the budget.
     """
-    heads, blocks = _ranked(scores.heads, 1, 1), _ranked(scores.neurons, neuron_multiple, minimum_neurons)
-    block_macs = macs.neuron * neuron_multiple
-    cheapest = macs.fixed + heads.forced * macs.head + blocks.forced * block_macs
-    if cheapest > budget:
-        raise InputError(f"the smallest pruned model has {cheapest} MACs and the budget is {budget}; raise macs_kept")
-    best_score, best = -math.inf, (0, 0)
-    for count in range(heads.forced, len(heads.order) + 1):
-        left = budget - macs.fixed - count * macs.head
-        block_count = min(left // block_macs, len(blocks.order))
-        if block_count < blocks.forced:
-            break
-        score = float(heads.kept_score[count] + blocks.kept_score[block_count])
-        if score >= best_score:
-            best_score, best = score, (count, block_count)
-    return heads.mask(best[0]), blocks.mask(best[1])
+    if costs.fixed > budget:
+        raise InputError(
+            f"what no pruning removes costs {costs.fixed:g} and the budget is {budget:g}; raise the share that is kept"
+        )
+    there = scores.heads > -torch.inf, scores.neurons > -torch.inf
+    if _cost_of_masks(costs, *there) <= budget:
+        return there
+    choices = [
+        choice
+        for row, (heads, neurons) in enumerate(zip(scores.heads, scores.neurons, strict=True))
+        for choice in (
+            _choice(row, 0, heads, costs.heads, minimum=1, multiple=1),
+            _choice(row, 1, neurons, costs.neurons, minimum=minimum_neurons, multiple=neuron_multiple),
+        )
+    ]
+    places = knapsack([(choice.worth, choice.cost) for choice in choices], budget - costs.fixed)
+    masks = torch.zeros_like(there[0]), torch.zeros_like(there[1])
+    for choice, place in zip(choices, places, strict=True):
+        masks[choice.kind][choice.row, choice.order[: choice.counts[place]]] = True
+    return masks
 
 
 @dataclass(frozen=True)
-class _Ranking:
-    """Blocks of units of all layers, those that must stay first, then by falling score."""
+class _Choice:
+    """The numbers of units that one sublayer may keep, what each is worth and what it costs."""
 
-    order: list[tuple[int, Tensor]]  # layer and the positions of a block's units in it
-    forced: int
-    kept_score: Tensor  # (blocks + 1,) score kept by the first 0, 1, 2, ... blocks
-    shape: torch.Size
-
-    def mask(self, count: int) -> Tensor:
-        """The units of the first `count` blocks, (layers, units) bool."""
-        mask = torch.zeros(self.shape, dtype=torch.bool)
-        for layer, units in self.order[:count]:
-            mask[layer, units] = True
-        return mask
+    row: int  # its layer
+    kind: int  # 0 attention, 1 feed-forward
+    order: Tensor  # its units, best first
+    counts: npt.NDArray[np.int64]
+    worth: FloatArray
+    cost: FloatArray
 
 
-def _ranked(scores: Tensor, multiple: int, minimum: int) -> _Ranking:
-    """Rank a layer's units in blocks of `multiple`, best units together; units short of a whole last block go.
+def _choice(row: int, kind: int, units: Tensor, table: Tensor, *, minimum: int, multiple: int) -> _Choice:
+    """All units that are there, a multiple of `multiple` that is at least `minimum`, or none."""
+    order = torch.argsort(units, descending=True, stable=True)[: int((units > -torch.inf).sum())]
+    steps = [count for count in range(multiple, len(order), multiple) if count >= minimum]
+    counts = np.array(sorted({0, *steps, len(order)}), dtype=np.int64)
+    worth = np.concatenate([[0.0], units[order].double().cumsum(0).numpy()])
+    return _Choice(row, kind, order, counts, worth[counts], table.double().numpy()[counts])
 
-    Scores fall from one block of a layer to the next, so the top blocks of all layers hold each layer's top units.
+
+def _cost_of_masks(costs: Costs, heads: Tensor, neurons: Tensor) -> float:
+    kept = costs.heads[heads.sum(dim=1)].sum() + costs.neurons[neurons.sum(dim=1)].sum()
+    return costs.fixed + float(kept)
+
+
+def knapsack(choices: list[tuple[FloatArray, FloatArray]], budget: float) -> list[int]:
+    """Of each (worth, cost) pair of arrays the place to take, so that worth adds up to the most within `budget`.
+
+    The first place of each must cost nothing. Costs are rounded up to whole parts of the budget, so that the sum never
+    exceeds it; whole numbers with a small budget are taken as they are, and the answer is then exact.
     """
-    forced = -(-minimum // multiple)
-    ranks = []
-    for layer, row in enumerate(scores):
-        units = torch.argsort(row, descending=True, stable=True)[: int((row > -torch.inf).sum())]
-        whole = len(units) // multiple
-        if whole < forced:
-            raise InputError(
-                f"layer {layer} has {len(units)} units, fewer than the {forced * multiple} that have to stay"
-            )
-        for place, block in enumerate(units[: whole * multiple].view(whole, multiple)):
-            ranks.append((place >= forced, -float(row[block].sum()), layer, place, block))
-    ranks.sort(key=lambda rank: rank[:4])
-    gains = torch.tensor([0.0, *(-score for _, score, *_ in ranks)], dtype=torch.float64)
-    order = [(layer, block) for _, _, layer, _, block in ranks]
-    return _Ranking(order, forced * len(scores), gains.cumsum(0), scores.shape)
+    whole = budget <= RESOLUTION and float(budget).is_integer() and all((cost % 1 == 0).all() for _, cost in choices)
+    bins = int(budget) if whole else RESOLUTION
+    rounded = [_in_bins(cost, budget, bins, whole) for _, cost in choices]
+    best = np.zeros(bins + 1)  # most worth within each cost, over the choices so far
+    taken = np.zeros((len(choices), bins + 1), dtype=np.int64)
+    for number, ((worth, _), weights) in enumerate(zip(choices, rounded, strict=True)):
+        found = np.full(bins + 1, -np.inf)
+        for place in np.flatnonzero(weights <= bins):
+            weight = weights[place]
+            reached = best[: bins + 1 - weight] + worth[place]
+            better = reached >= found[weight:]
+            found[weight:][better] = reached[better]
+            taken[number, weight:][better] = place
+        best = found
+    left, places = bins, []
+    for number in reversed(range(len(choices))):
+        places.append(int(taken[number, left]))
+        left -= int(rounded[number][places[-1]])
+    return places[::-1]
+
+
+def _in_bins(cost: FloatArray, budget: float, bins: int, whole: bool) -> npt.NDArray[np.int64]:
+    """Costs in whole parts of the budget, rounded up."""
+    if whole:
+        return cost.astype(np.int64)
+    shares: FloatArray = np.minimum(cost / max(budget, 1e-300), 2.0)
+    return np.ceil(shares * bins).astype(np.int64)

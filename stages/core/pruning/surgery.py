@@ -5,7 +5,6 @@ import copy
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from stages.core.errors import InputError
 from stages.core.models.families import layers
 from stages.core.models.shapes import shrink
 
@@ -14,17 +13,13 @@ def remove(model: PreTrainedModel, head_mask: Tensor, neuron_mask: Tensor) -> Pr
     """A new model without the units whose mask is False; its logits are those of the masked model.
 
     Masks are bool, (layers, heads) and (layers, neurons), in the numbers the units have in `model` now; places past a
-    pruned layer's units are ignored. `model` stays as it is. Raises InputError if a layer would lose all of a kind.
+    pruned layer's units are ignored. A layer may lose all its heads, all its neurons, or both: the sublayer then adds
+    the bias of its output matrix and nothing else. `model` stays as it is.
     """
     small = copy.deepcopy(model)
     parts = layers(small)
     heads = [_kept(row, layer.heads) for row, layer in zip(head_mask, parts, strict=True)]
     neurons = [_kept(row, layer.neurons) for row, layer in zip(neuron_mask, parts, strict=True)]
-    for number, kept in enumerate(zip(heads, neurons, strict=True)):
-        if not all(kept):
-            raise InputError(
-                f"layer {number} would keep {len(kept[0])} heads and {len(kept[1])} neurons; keep one of each"
-            )
     shrink(small, heads, neurons)
     return small
 

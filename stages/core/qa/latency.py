@@ -23,8 +23,8 @@ FloatArray = npt.NDArray[np.float64]
 
 def measure(
     models: Mapping[str, nn.Module],
-    questions: Sequence[Batch],
-    batches: Sequence[Batch],
+    questions: Mapping[str, Sequence[Batch]],
+    batches: Mapping[str, Sequence[Batch]],
     *,
     warmup: int,
     repeats: int,
@@ -33,10 +33,11 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Return for each model latency_ms_p50 and latency_ms_p95 of one question, and questions_per_second in batches.
 
-    `questions` has one batch for each question, with the windows of that question alone; `batches` has the same
-    windows at the batch size of interest. Only forward passes are timed, models and inputs being on `device` by then.
-    Each of the two measurements starts with `warmup` untimed passes a model and goes `repeats` times over its inputs;
-    throughput is that of the median time over all batches.
+    `questions` has each model's batches of one question, with the windows of that question alone as the model's
+    tokenizer cuts them, in the same order for all; `batches` has the same windows at the batch size of interest. Only
+    forward passes are timed, models and inputs being on `device` by then. Each of the two measurements starts with
+    `warmup` untimed passes a model and goes `repeats` times over its inputs; throughput is that of the median time
+    over all batches.
     """
     with ExitStack() as stack:
         for model in models.values():
@@ -57,18 +58,23 @@ def one_by_one(windows: Windows) -> list[Batch]:
 
 
 def _time_in_turn(
-    models: Mapping[str, nn.Module], batches: Sequence[Batch], warmup: int, repeats: int, device: torch.device
+    models: Mapping[str, nn.Module],
+    batches: Mapping[str, Sequence[Batch]],
+    warmup: int,
+    repeats: int,
+    device: torch.device,
 ) -> dict[str, FloatArray]:
-    """Return seconds (repeats, len(batches)) of each model's forward passes."""
-    inputs = [batch.to(device).model_inputs() for batch in batches]
-    for model in models.values():
+    """Return seconds (repeats, batches of the model) of each model's forward passes."""
+    inputs = {name: [batch.to(device).model_inputs() for batch in batches[name]] for name in models}
+    for name, model in models.items():
         for number in range(warmup):
-            _seconds(model, inputs[number % len(inputs)], device)
-    seconds = {name: np.zeros((repeats, len(inputs))) for name in models}
+            _seconds(model, inputs[name][number % len(inputs[name])], device)
+    seconds = {name: np.zeros((repeats, len(inputs[name]))) for name in models}
     for repeat in range(repeats):
-        for number, each in enumerate(inputs):
+        for number in range(max(map(len, inputs.values()))):
             for name in _rotated(list(models), number):
-                seconds[name][repeat, number] = _seconds(models[name], each, device)
+                if number < len(inputs[name]):  # in other tokens the same text may fill another number of batches
+                    seconds[name][repeat, number] = _seconds(models[name], inputs[name][number], device)
     return seconds
 
 

@@ -24,9 +24,11 @@ COLORS = {
     "tuned": "#009e73",
     "pruned": "#d55e00",
     "finetuned": "#cc79a7",
+    "int8": "#0072b2",
+    "teacher_pruned": "#f0e442",
 }
 # And told apart where students of one size lie on one another.
-MARKERS = dict(zip(COLORS, "osv^D<>", strict=True))
+MARKERS = dict(zip(COLORS, "osv^D<>PX", strict=True))
 _PARTS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7")
 _NO_CURVE = ("step", "epoch", "learning_rate")
 
@@ -79,6 +81,24 @@ def quality_vs_size(quality: Mapping[str, Quality]) -> bytes:
         for axes in (left, right):
             axes.set_xlim(left=0)
             axes.grid(alpha=0.3)
+    return png()
+
+
+def prune_curve(curve: pd.DataFrame) -> bytes:
+    """Draw dev F1 against the share of MACs kept: a colour for each criterion, dashed before recovery, solid after."""
+    criteria = [name for name in curve.columns if name != "macs_kept" and not name.endswith("_recovered")]
+    with _figure(7.0, 4.0) as (figure, png):
+        axes = figure.subplots()
+        for name, color in zip(criteria, _PARTS, strict=False):
+            shares = 100 * curve["macs_kept"]
+            axes.plot(shares, curve[name], color=color, linestyle="--", marker="o", label=f"{name}, not recovered")
+            if f"{name}_recovered" in curve:
+                axes.plot(shares, curve[f"{name}_recovered"], color=color, marker="s", label=f"{name}, recovered")
+        axes.set_xlabel("MACs kept, percent")
+        axes.set_ylabel("dev F1, percent")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        figure.legend(loc="outside right center")
     return png()
 
 

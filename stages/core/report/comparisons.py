@@ -15,6 +15,8 @@ PLANNED = {
     ("tuned", "baseline"): "Does tuning help beyond the default recipe?",
     ("finetuned", "pruned"): "How much does recovery bring back?",
     ("finetuned", "tuned"): "What does pruning cost in the end?",
+    ("int8", "finetuned"): "What do eight bits cost?",
+    ("teacher_pruned", "finetuned"): "At equal MACs, is the teacher better pruned directly?",
 }
 
 ROWS_ABOVE = tuple(zip(VARIANTS[1:], VARIANTS[:-1], strict=True))

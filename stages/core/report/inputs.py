@@ -117,6 +117,16 @@ def read_histories(folder: Path) -> dict[str, pd.DataFrame]:
     return histories
 
 
+def read_curve(path: Path) -> pd.DataFrame:
+    """Return plots/prune_curve.csv; raises InputError where it is missing or has no share of MACs."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run the prune_curve stage")
+    curve = pd.read_csv(path)
+    if "macs_kept" not in curve or curve.empty:
+        raise InputError(f"{path}: no column 'macs_kept' with values; run the prune_curve stage again")
+    return curve
+
+
 def _read_history(path: Path) -> pd.DataFrame:
     """Return a history, without rows where the file is empty: a ready checkpoint is not trained."""
     try:

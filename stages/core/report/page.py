@@ -20,14 +20,18 @@ class Findings:
     differences: Mapping[tuple[str, str], Difference]
     chance: ChanceFloor
     samples: pd.DataFrame  # as plots/samples.csv; may be empty
+    curve: pd.DataFrame  # as plots/prune_curve.csv
     data: Mapping[str, object]  # metrics/data.json
     questions: int
     paragraphs: int
     resamples: int
 
 
-def write_page(found: Findings, charts: Mapping[str, str]) -> str:
-    """Return the page as Markdown; `charts` maps a caption to the path of its picture, seen from the page."""
+def write_page(found: Findings, charts: Mapping[str, str], *sections_between: str) -> str:
+    """Return the page as Markdown; `charts` maps a caption to the path of its picture, seen from the page.
+
+    `sections_between`, Markdown each, come before the sample predictions.
+    """
     sections = [
         f"# Results\n\n{_introduction(found)}\n",
         tables.results_table(found.quality, found.latency, found.differences, found.chance),
@@ -36,8 +40,12 @@ def write_page(found: Findings, charts: Mapping[str, str]) -> str:
         tables.planned_table(found.differences),
         "## Charts\n",
         *(f"![{caption}]({path})\n" for caption, path in charts.items()),
+        "## Pruning\n",
+        f"{_curve_sentence(found.curve)}\n",
+        tables.curve_table(found.curve),
         "## Speed\n",
         tables.speed_table(found.latency),
+        *sections_between,
         *_sample_section(found.samples),
         "## Data\n",
         tables.flat_table(found.data),
@@ -52,8 +60,18 @@ def _introduction(found: Findings) -> str:
         f" ({found.resamples:,} resamples of whole paragraphs). They tell how far a score would move with other test"
         " questions, not with another training seed. Differences are paired: both models answer the same questions."
         " MACs are the multiply-accumulates of one forward pass at the test set's mean length; latency is that of one"
-        " question at a time."
+        " question at a time. Parameters and MACs of int8 are those of the network that it holds in eight bits; its"
+        " size is that of the file that ONNX Runtime runs, its latency that of the CPU."
     )
+
+
+def _curve_sentence(curve: pd.DataFrame) -> str:
+    sentence = (
+        "Dev F1 of the tuned student pruned to a share of its MACs, by criterion, without any training in between"
+    )
+    if any(str(name).endswith("_recovered") for name in curve.columns):
+        sentence += "; recovered: after a short training under the teacher, the same for every point"
+    return f"{sentence}."
 
 
 def _sample_section(samples: pd.DataFrame) -> list[str]:

@@ -88,6 +88,16 @@ def speed_table(latency: Mapping[str, Latency]) -> str:
     return markdown_table(header, rows)
 
 
+def curve_table(curve: pd.DataFrame) -> str:
+    """Return dev F1 by criterion, a row for each share of MACs kept; `_recovered` is after recovery."""
+    rows = [
+        [f"{100 * row['macs_kept']:.0f} %", *(f"{value:.1f}" for name, value in row.items() if name != "macs_kept")]
+        for row in curve.to_dict("records")
+    ]
+    header = ["MACs kept", *(str(name).replace("_", " ") for name in curve.columns if name != "macs_kept")]
+    return markdown_table(header, rows)
+
+
 def flat_table(values: Mapping[str, object]) -> str:
     """Return a two-column table of a nested mapping, one row per leaf, keys joined by dots."""
     return markdown_table(("key", "value"), [(key, str(value)) for key, value in _leaves(values, "")])

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from stages.core.models.encoder import cut_layers
+from stages.core.errors import InputError
 from stages.core.models.families import move, set_training_kernel
 from stages.core.runtime import Runtime, seed_everything
 from stages.core.training.fit import History, TrainingSet, fit
-from stages.core.training.lessons import Lessons
+from stages.core.training.lessons import Lessons, new_student
 from stages.core.training.losses import DistillationLoss, IntermediateLoss, Loss
 from stages.core.training.settings import DistilParams, StudentParams
 
@@ -25,19 +25,34 @@ def distil(
     training: TrainingSet | None = None,
     after_epoch: Callable[[int, PreTrainedModel], None] | None = None,
 ) -> tuple[PreTrainedModel, History]:
-    """Return a student cut from the teacher and distilled, with its loss history.
+    """Return a student cut from the teacher, or from its own encoder, and distilled, with its loss history.
 
     Everything is seeded again, so that equal settings give equal students. `training` replaces the lessons' windows;
-    `after_epoch(epoch, student)` is called after each epoch.
+    `after_epoch(epoch, student)` is called after each epoch. Raises InputError where hidden states are to be aligned
+    and teacher and student read other tokens.
     """
+    for key in ("hidden_weight", "relation_weight") if lessons.own_windows else ():
+        if getattr(params, key) > 0:
+            raise InputError(
+                f"params.yaml: distil.{key} is {getattr(params, key)}, wanted 0 where student.encoder has another"
+                " tokenizer than the teacher: states of different tokens do not align"
+            )
     seed_everything(params.seed)
-    student = move(cut_layers(lessons.teacher, student_params.layers), runtime.device)
+    student = move(new_student(lessons, student_params, params.seed), runtime.device)
     answers = DistillationLoss(params.temperature, params.alpha)
     loss: Loss = answers
-    if params.hidden_weight > 0:
+    if params.hidden_weight > 0 or params.relation_weight > 0:
         set_training_kernel(lessons.teacher, runtime.device)
         layer_map = list(zip(params.student_layers, params.teacher_layers, strict=True))
-        loss = IntermediateLoss(answers, student, lessons.teacher, layer_map, params.hidden_weight)
+        loss = IntermediateLoss(
+            answers,
+            student,
+            lessons.teacher,
+            layer_map,
+            params.hidden_weight,
+            relation_weight=params.relation_weight,
+            relation_heads=params.relation_heads,
+        )
     losses = fit(
         student,
         loss,

@@ -7,6 +7,7 @@ not.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages.core.data.batches import Batch, FlatLogits, count_batches, shuffled_batches
-from stages.core.data.windows import Windows
-from stages.core.models.families import set_inference_kernel, set_training_kernel
+from stages.core.data.windows import NO_LABEL, Windows
+from stages.core.models.families import set_inference_kernel, set_training_kernel, word_embeddings
 from stages.core.runtime import Runtime, autocast
 from stages.core.training.losses import Loss
 from stages.core.training.settings import FitParams
@@ -49,6 +50,17 @@ class TrainingSet:
         )
         return TrainingSet(self.windows.take(rows), logits)
 
+    def labelled(self) -> "TrainingSet":
+        """Return the windows that have a label as a set of their own."""
+        rows = torch.nonzero(self.windows.start_positions != NO_LABEL).flatten()
+        return self if len(rows) == len(self.windows) else self.take(rows)
+
+    def join(self, others: "TrainingSet") -> "TrainingSet":
+        """Return these windows and the others behind them; both have the teacher's logits."""
+        assert self.teacher_logits is not None and others.teacher_logits is not None
+        start, end = (torch.cat(pair) for pair in zip(self.teacher_logits, others.teacher_logits, strict=True))
+        return TrainingSet(self.windows.join(others.windows), (start, end))
+
 
 def fit(
     model: nn.Module,
@@ -60,9 +72,11 @@ def fit(
     scratch: Path,
     name: str,
     after_epoch: Callable[[int], None] | None = None,
+    updates: int | None = None,
 ) -> History:
     """Train `model` in place and return its loss history, a row every `log_steps` updates.
 
+    There are as many updates as `params.epochs` passes over the data have, or `updates`, in as many passes as it takes.
     A `loss` that is a module with parameters of its own has them trained too. Checkpoints are kept in `scratch`; if
     there is one, training goes on from it. `after_epoch(epoch)` is called after each epoch, and again for none of those
     a checkpoint has behind it.
@@ -70,18 +84,21 @@ def fit(
     model.to(runtime.device)
     set_training_kernel(model, runtime.device)
     _set_dropout(model, params.dropout)
+    words = word_embeddings(model)
+    words.requires_grad_(not params.freeze_embeddings)
     model.train()
     trained: list[nn.Module] = [model]
     if isinstance(loss, nn.Module):
         trained.append(loss.to(runtime.device))
     optimizer = torch.optim.AdamW(_parameter_groups(trained, params.weight_decay), lr=params.learning_rate, fused=True)
     per_epoch = count_batches(data.windows, params.batch_size)
-    total = per_epoch * params.epochs
+    total = per_epoch * params.epochs if updates is None else updates
     checkpoint = scratch / f"{name}.pt"
     progress = _resume(checkpoint, trained, optimizer)
     bar = tqdm(total=total, initial=progress.step, desc=name, unit="update", disable=None)
-    for epoch in range(progress.step // per_epoch, params.epochs):
-        for batch in _epoch(data, params, epoch, skip=progress.step - epoch * per_epoch):
+    for epoch in range(progress.step // per_epoch, -(-total // per_epoch)):
+        ahead = _epoch(data, params, epoch, skip=progress.step - epoch * per_epoch)
+        for batch in islice(ahead, total - progress.step):
             rate = learning_rate_at(progress.step, total, params)
             terms = _update(model, loss, batch, trained, optimizer, rate, params, runtime)
             _record(progress, terms, rate, per_epoch, last=progress.step + 1 == total, log_steps=params.log_steps)
@@ -94,6 +111,7 @@ def fit(
             model.train()
         _keep(checkpoint, trained, optimizer, progress)
     bar.close()
+    words.requires_grad_(True)
     model.eval()
     set_inference_kernel(model)
     return progress.history

@@ -7,27 +7,58 @@ import torch
 from transformers import PreTrainedModel
 
 from stages.core.data.logits import load_logits
-from stages.core.data.prepared import Questions, load_split
+from stages.core.data.prepared import UNLABELLED, Questions, has_own_windows, has_unlabelled, load_taught
+from stages.core.data.windows import fingerprint_tokenizer
+from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint
-from stages.core.models.encoder import fingerprint
+from stages.core.models.encoder import cut_layers, fingerprint, load_qa_model, load_tokenizer
 from stages.core.models.families import move
+from stages.core.models.source import resolve_model
 from stages.core.training.fit import TrainingSet
+from stages.core.training.settings import StudentParams
+
+_OTHER_WINDOWS = "params.yaml: student.encoder is {!r}, but the windows were cut for another one; run prepare again"
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """The teacher, training windows with its logits, and dev questions to judge by."""
+    """The teacher, training windows with its logits, and dev questions to judge by: windows as the students read.
+
+    Of the training windows those without labels come last.
+    """
 
     teacher: PreTrainedModel
     training: TrainingSet
     dev: Questions
+    own_windows: bool = False  # cut by another tokenizer than the teacher's
 
 
 def load_lessons(data: Path, teacher: Path, cache: Path, device: torch.device) -> Lessons:
-    """Load all three; raises InputError where the cache is not this teacher's on these windows."""
-    windows = load_split(data, "train").windows
-    logits = load_logits(cache / "train.safetensors", windows, fingerprint(teacher))
-    return Lessons(move(load_checkpoint(teacher), device), TrainingSet(windows, logits), load_split(data, "dev"))
+    """Load all of it; raises InputError where the cache is not this teacher's on these windows."""
+    training = _load_training(data, cache, "train", fingerprint(teacher))
+    if has_unlabelled(data):
+        training = training.join(_load_training(data, cache, UNLABELLED, fingerprint(teacher)))
+    return Lessons(move(load_checkpoint(teacher), device), training, load_taught(data, "dev"), has_own_windows(data))
+
+
+def _load_training(data: Path, cache: Path, name: str, teacher: str) -> TrainingSet:
+    windows = load_taught(data, name).windows
+    return TrainingSet(windows, load_logits(cache / f"{name}.safetensors", windows, teacher))
+
+
+def new_student(lessons: Lessons, student: StudentParams, seed: int) -> PreTrainedModel:
+    """Return an untrained student: layers of the teacher, or of its own encoder with a head drawn from `seed`.
+
+    Raises InputError where the windows that students read were cut by another tokenizer than its own.
+    """
+    if not student.encoder:
+        if lessons.own_windows:
+            raise InputError(_OTHER_WINDOWS.format(student.encoder))
+        return cut_layers(lessons.teacher, student.layers)
+    source = resolve_model(student.encoder, student.sha256)
+    if fingerprint_tokenizer(load_tokenizer(source)) != lessons.training.windows.metadata["tokenizer"]:
+        raise InputError(_OTHER_WINDOWS.format(student.encoder))
+    return cut_layers(load_qa_model(source, seed=seed), student.layers)
 
 
 def some(training: TrainingSet, count: int, seed: int) -> TrainingSet:

@@ -8,6 +8,7 @@ only if nothing it depends on has changed. `rm -r scratch` is always safe.
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,19 +27,31 @@ def scratch_folder(root: Path, settings: Sequence[Any], inputs: Sequence[Path]) 
 
     It is removed when the block ends well and kept when it does not.
     """
-    folder = root / _key(settings, inputs)
+    folder = root / run_key(settings, inputs)
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
     shutil.rmtree(folder)
 
 
-def _key(settings: Sequence[Any], inputs: Sequence[Path]) -> str:
+@contextmanager
+def passing_folder(root: Path) -> Iterator[Path]:
+    """Yield a folder below `root` that nobody else works in; it is removed when the block ends, well or not."""
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        yield Path(folder)
+
+
+def run_key(settings: Sequence[Any], inputs: Sequence[Path]) -> str:
+    """Return the name of a run with these settings and inputs: another one for anything that it depends on.
+
+    The order of keys counts: a search draws its knobs in the order of its section.
+    """
     described = [
         torch.__version__,
         transformers.__version__,
         *([type(each).__name__, asdict(each)] for each in settings),
     ]
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(described).encode())
     code = Path(next(iter(stages.core.__path__))).parent
     for path in [*sorted(code.rglob("*.py")), *(file for each in inputs for file in _files(each))]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())

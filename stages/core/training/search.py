@@ -1,114 +1,133 @@
-"""The search over temperature, alpha and learning rate: Optuna's TPE, seeded, stored so that it survives a kill.
+"""The search for the best point of a space: Optuna's TPE on dev F1, under a budget of updates, by one process or many.
 
 A trial is a short distillation run on a share of the training windows, judged on dev after each epoch and stopped early
-when it lags behind the median of the trials before it. The first trial is the default point, so that the search can
-only end at or above it. Each trial's sampler is seeded by the trial's number: a search that was interrupted and
-went on chooses as one that was not. Source: Akiba et al. 2019, "Optuna"; Bergstra et al. 2011, TPE.
+when it lags behind the median of the complete trials. The default point is the first trial and never stopped, so that
+the search can only end at or above it. What a stopped trial saves buys further trials. Every draw is seeded by the
+trial's place: a search that was interrupted and went on chooses as one that was not. Processes share nothing but the
+storage. Source: Akiba et al. 2019, "Optuna".
 """
 
+import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import optuna
-import pandas as pd
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from stages.core.errors import InputError
+from stages.core.training.places import REPEATS, PlaceSampler, SparingPruner, hand_back
+from stages.core.training.presence import Listener, counting
+from stages.core.training.space import Point, Space
 
-KNOBS = ("temperature", "alpha", "learning_rate")
-Point = dict[str, float]
+Objective = Callable[[Trial, Point], float]
+
+POLL_SECONDS = 2.0  # between two looks at trials that run elsewhere
 
 
 @dataclass(frozen=True)
-class Space:
-    """Bounds of each knob; temperature and learning rate are searched on a logarithmic scale."""
+class Budget:
+    """What a search may spend, in updates."""
 
-    temperature: tuple[float, ...]
-    alpha: tuple[float, ...]
-    learning_rate: tuple[float, ...]
+    updates: int  # trials are started while fewer than these are spent or under way
+    epoch_updates: int  # of one epoch of a trial
+    epochs: int  # of a trial that is not stopped
 
-    def suggest(self, trial: Trial) -> Point:
-        """Draw a point, rounded to three significant digits so that it reads well in a parameter file."""
-        drawn = {
-            "temperature": trial.suggest_float("temperature", *self.temperature, log=True),
-            "alpha": trial.suggest_float("alpha", *self.alpha),
-            "learning_rate": trial.suggest_float("learning_rate", *self.learning_rate, log=True),
-        }
-        return {name: float(f"{value:.3g}") for name, value in drawn.items()}
+    def spent(self, trial: FrozenTrial) -> int:
+        """Return what a trial has spent, or will if it has not ended; one that was cut off counts nothing."""
+        if trial.state == TrialState.FAIL:
+            return 0
+        ended = trial.state.is_finished()
+        return self.epoch_updates * (len(trial.intermediate_values) if ended else self.epochs)
 
 
 def search(
-    objective: Callable[[Trial, Point], float], space: Space, default: Point, *, trials: int, seed: int, storage: Path
+    objective: Objective,
+    space: Space,
+    budget: Budget,
+    *,
+    seed: int,
+    name: str,
+    storage: BaseStorage,
+    shared: bool = False,
+    join: bool = False,
 ) -> optuna.Study:
-    """Run trials until `trials` of them are done, counting those `storage`, an SQLite file, already holds.
+    """Run trials until the budget is spent, counting those that the study `name` in `storage` already holds.
 
-    `objective` returns dev F1 and may raise optuna.TrialPruned. Raises InputError if the default lies outside `space`.
+    `objective` reports dev F1 to its trial after each epoch, returns the last and may raise optuna.TrialPruned. With
+    `shared`, trials may run elsewhere too: they count in full, and one whose process is gone is run again here; the
+    search ends when all have ended. With `join` it ends when there is nothing left to start. Raises InputError if a
+    search to join does not exist.
     """
-    for name in KNOBS:
-        low, high = getattr(space, name)
-        if not low <= default[name] <= high:
-            raise InputError(
-                f"params.yaml: tune.{name}: {[low, high]} leaves out the default {default[name]}; widen it"
-            )
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=f"sqlite:///{storage}",
-        study_name="tune",
+    study = _open_study(name, storage, space, seed, join)
+    listener = Listener()
+    while True:
+        running = _running(study)
+        for number in listener.lost(running) if shared else [trial.number for trial in running]:
+            hand_back(study, number)
+        if _wants_a_trial(study, budget):
+            _run_trial(study, objective, space, budget, shared)
+        elif join or not _running(study):
+            return study
+        else:
+            time.sleep(POLL_SECONDS)
+
+
+def _open_study(name: str, storage: BaseStorage, space: Space, seed: int, join: bool) -> optuna.Study:
+    if join and name not in optuna.get_all_study_names(storage):
+        raise InputError(
+            f"tune --join: the storage holds no search {name}; start the tune stage first, and join it with the same"
+            " params.yaml, code, packages, prepared data, teacher and cache"
+        )
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
         direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
+        sampler=PlaceSampler(space.default, seed),
+        pruner=SparingPruner(),
         load_if_exists=True,
     )
-    _drop_interrupted(study)
-    while len(done := _ended(study)) < trials:
-        number = len(done)
-        study.sampler = optuna.samplers.TPESampler(seed=seed + number, n_startup_trials=3)
-        if number == 0 and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            study.enqueue_trial(default)
-        study.optimize(lambda trial: objective(trial, space.suggest(trial)), n_trials=1)
-    return study
 
 
-def best_point(study: optuna.Study) -> Point:
-    """Return the knobs of the trial with the highest dev F1, the earliest where several tie."""
-    complete = [trial for trial in _ended(study) if trial.state == TrialState.COMPLETE]
-    best = max(complete, key=lambda trial: (_value(trial), -trial.number))
-    return {name: float(f"{best.params[name]:.3g}") for name in KNOBS}
+def _running(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """Return a row per trial: trial, the knobs, f1 (the last one judged), epochs run, state (complete or pruned)."""
-    rows: list[dict[str, Any]] = [
-        {
-            "trial": number,
-            **{name: float(f"{trial.params[name]:.3g}") for name in KNOBS},
-            "f1": round(trial.intermediate_values[max(trial.intermediate_values)], 4),
-            "epochs": len(trial.intermediate_values),
-            "state": trial.state.name.lower(),
-        }
-        for number, trial in enumerate(_ended(study))
-    ]
-    return pd.DataFrame(rows)
+def _wants_a_trial(study: optuna.Study, budget: Budget) -> bool:
+    """Whether a repeat waits or the budget is not yet spent or under way."""
+    trials = study.get_trials(deepcopy=False)
+    waiting = any(trial.state == TrialState.WAITING for trial in trials)
+    return waiting or sum(budget.spent(trial) for trial in trials) < budget.updates
 
 
-def on_boundary(point: Point, space: Space) -> list[str]:
-    """Return the knobs whose best value lies within two percent of a bound: a wider search may find better."""
-    return [
-        name for name in KNOBS if min(abs(point[name] - bound) for bound in getattr(space, name)) <= 0.02 * point[name]
-    ]
+def _run_trial(study: optuna.Study, objective: Objective, space: Space, budget: Budget, shared: bool) -> None:
+    trial = study.ask()
+    if _is_superfluous(study, trial.number, budget):
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    try:
+        with counting(trial) if shared else contextlib.nullcontext():
+            f1 = objective(trial, space.suggest(trial))
+    except optuna.TrialPruned:
+        study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+    except UpdateFinishedTrialError:
+        pass  # this process was silent for so long that another has taken the trial over
+    except BaseException:
+        hand_back(study, trial.number)
+        raise
+    else:
+        study.tell(trial, f1, skip_if_finished=True)
 
 
-def _ended(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+def _is_superfluous(study: optuna.Study, number: int, budget: Budget) -> bool:
+    """Whether another process was quicker: the trials numbered before this one are enough without it.
 
-
-def _drop_interrupted(study: optuna.Study) -> None:
-    """Mark trials that a kill left running as failed; their place is drawn again from the same seed."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _value(trial: FrozenTrial) -> float:
-    assert trial.value is not None
-    return trial.value
+    Numbers are given out one at a time, so of processes that start trials at once only the last find this.
+    """
+    trials = study.get_trials(deepcopy=False)
+    repeats = trials[number].user_attrs.get(REPEATS)
+    if repeats is not None:
+        return any(trial.user_attrs.get(REPEATS) == repeats for trial in trials[:number])
+    return sum(budget.spent(trial) for trial in trials[:number]) >= budget.updates

@@ -7,14 +7,16 @@ import optuna
 from optuna.trial import Trial
 from transformers import PreTrainedModel
 
+from stages.core.data.batches import count_batches
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.evaluation import answer_with, quality
 from stages.core.runtime import Runtime
 from stages.core.training.distillation import distil
 from stages.core.training.fit import TrainingSet
 from stages.core.training.lessons import Lessons
-from stages.core.training.search import Point
+from stages.core.training.scratch import passing_folder
 from stages.core.training.settings import DistilParams, StudentParams
+from stages.core.training.space import Point
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,18 @@ class TrialRun:
     settings: DistilParams  # of a trial, the knobs apart
     decode: DecodeParams
     runtime: Runtime
-    scratch: Path
+    scratch: Path  # holds the checkpoints of a trial while it runs
+
+    @property
+    def epoch_updates(self) -> int:
+        """Updates in one epoch of a trial."""
+        return count_batches(self.training.windows, self.settings.batch_size)
 
     def __call__(self, trial: Trial, point: Point) -> float:
-        """Train at `point`; raises optuna.TrialPruned where dev F1 lags behind the median of the trials before."""
+        """Train at `point`; raises optuna.TrialPruned where dev F1 lags behind the median of the complete trials.
+
+        A trial that was cut off starts anew: what it had reported before is part of the trial that failed.
+        """
         dev_f1: list[float] = []
 
         def judge(epoch: int, model: PreTrainedModel) -> None:
@@ -40,14 +50,15 @@ class TrialRun:
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        distil(
-            self.lessons,
-            self.student,
-            self.settings.at(point),
-            self.runtime,
-            scratch=self.scratch,
-            name=f"trial {trial.number}",
-            training=self.training,
-            after_epoch=judge,
-        )
+        with passing_folder(self.scratch) as checkpoints:
+            distil(
+                self.lessons,
+                self.student,
+                self.settings.at(point),
+                self.runtime,
+                scratch=checkpoints,
+                name=f"trial {trial.number}",
+                training=self.training,
+                after_epoch=judge,
+            )
         return dev_f1[-1]

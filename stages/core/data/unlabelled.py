@@ -1,0 +1,146 @@
+"""Inputs without labels: questions and texts that no annotator has put together, for a teacher to answer.
+
+A teacher's answer needs no gold span, so a cache may hold more windows than there are labels. Three ways to get them:
+a labelled question on its paragraph from another place on, on another paragraph of its article, and paragraphs of
+further sources, asked a question of their own article or of another. All are drawn by seed, each at most once.
+"""
+
+import random
+import re
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+
+from stages.core.data.examples import Example, Fault, Paragraph, Record, find_fault
+from stages.core.data.sources import read_paragraphs, read_source
+from stages.core.data.splits import Dropped, drop_faults
+from stages.core.errors import InputError
+
+WORD_START = re.compile(r"(?<=\s)\S")
+
+
+def at_other_offsets(labelled: Sequence[Example], count: int, seed: int, *, taken: Collection[str]) -> list[Example]:
+    """Draw `count` of the questions on their paragraphs without the first words, at least half of a paragraph left.
+
+    A question may be drawn with several beginnings. No text left is one of `taken`. Raises InputError if there are
+    fewer.
+    """
+    starts = [
+        [place for place in _word_starts(each.context) if each.context[place:] not in taken] if count else []
+        for each in labelled
+    ]
+    drawn = []
+    for number, choice in _draw([len(places) for places in starts], count, seed, "other_offsets"):
+        each, place = labelled[number], starts[number][choice]
+        drawn.append(replace(each, id=f"{each.id} from {place}", context=each.context[place:], answers=()))
+    return drawn
+
+
+def on_other_paragraphs(labelled: Sequence[Example], pool: Iterable[Example], count: int, seed: int) -> list[Example]:
+    """Draw `count` pairs of a question and another paragraph of its article, out of those of `pool`.
+
+    A nameless article has no other paragraph. Raises InputError if there are fewer.
+    """
+    articles: dict[str, dict[str, None]] = {}
+    for each in pool:
+        if each.title:
+            articles.setdefault(each.title, {})[each.context] = None
+    others = {title: list(contexts) for title, contexts in articles.items()}
+    choices = [len(others.get(each.title, ())) - (each.context in articles.get(each.title, ())) for each in labelled]
+    drawn = []
+    for number, choice in _draw(choices, count, seed, "other_paragraphs"):
+        each = labelled[number]
+        context = [context for context in others[each.title] if context != each.context][choice]
+        drawn.append(replace(each, id=f"{each.id} on {choice}", context=context, answers=()))
+    return drawn
+
+
+def on_paragraphs(
+    paragraphs: Sequence[Paragraph], questions: Sequence[Example], count: int, seed: int
+) -> list[Example]:
+    """Draw `count` paragraphs, each asked one question: of its own article or, as often, of another.
+
+    Where there is no question of the one kind it is of the other. Raises InputError if there are fewer paragraphs, or
+    no question.
+    """
+    if count > len(paragraphs) or (count and not questions):
+        raise InputError(_too_few("paragraphs", count, len(paragraphs) if questions else 0))
+    generator = random.Random(seed)
+    articles: dict[str, list[Example]] = {}
+    for question in questions:
+        articles.setdefault(question.title, []).append(question)
+    drawn = []
+    for number in sorted(generator.sample(range(len(paragraphs)), count)):
+        own = articles.get(paragraphs[number].title, [])
+        inside = bool(own) and (len(own) == len(questions) or generator.random() < 0.5)
+        question = generator.choice(own) if inside else _outside(questions, paragraphs[number].title, generator)
+        key = f"{question.id} of paragraph {number}"
+        drawn.append(Example(key, paragraphs[number].title, paragraphs[number].context, question.question, ()))
+    return drawn
+
+
+def read_pool(
+    sources: Sequence[str], corpus: Path, on_bad_record: str, *, taken: Collection[str]
+) -> tuple[list[Paragraph], list[Example], Dropped]:
+    """Return the sound paragraphs of all sources, their questions without answers, and records dropped by fault.
+
+    Paragraphs need no question, questions no answer; paragraphs whose text is one of `taken` are left out with their
+    questions. Raises InputError, a line per kind of fault, if there is one and `on_bad_record` is "error".
+    """
+    seen: set[str] = set()
+    questions: list[Example] = []
+    faults: list[Fault] = []
+    for record in (record for source in sources for record in read_source(source, corpus)):
+        bare = replace(record.example, answers=())
+        if (fault := _fault_but_no_answer(Record(record.place, bare), seen)) is not None:
+            faults.append(fault)
+        else:
+            seen.add(bare.id)
+            questions.append(bare)
+    dropped = drop_faults(faults, on_bad_record)
+    paragraphs = dict.fromkeys(paragraph for source in sources for paragraph in read_paragraphs(source, corpus))
+    return (
+        [each for each in paragraphs if each.context not in taken and _is_sound(each)],
+        [each for each in questions if each.context not in taken],
+        dropped,
+    )
+
+
+def _fault_but_no_answer(record: Record, seen: set[str]) -> Fault | None:
+    fault = find_fault(record, seen)
+    return None if fault is not None and fault.kind == "no_answer" else fault
+
+
+def _is_sound(paragraph: Paragraph) -> bool:
+    """Whether questions could be asked of it; the faults of those that are have been told of."""
+    asked = Example("", paragraph.title, paragraph.context, "?", ())
+    return _fault_but_no_answer(Record("", asked), set()) is None
+
+
+def _word_starts(context: str) -> list[int]:
+    """Return where the words of the first half start, the first word apart."""
+    return [match.start() for match in WORD_START.finditer(context, 0, len(context) // 2 + 1)]
+
+
+def _draw(choices: Sequence[int], count: int, seed: int, key: str) -> list[tuple[int, int]]:
+    """Draw `count` different pairs (number, choice), choice below choices[number], all equally likely, in order."""
+    ends = list(accumulate(choices))
+    total = ends[-1] if ends else 0
+    if count > total:
+        raise InputError(_too_few(key, count, total))
+    drawn = sorted(random.Random(seed).sample(range(total), count))
+    numbers = [bisect_right(ends, each) for each in drawn]
+    return [(number, each - ends[number] + choices[number]) for number, each in zip(numbers, drawn, strict=True)]
+
+
+def _outside(questions: Sequence[Example], title: str, generator: random.Random) -> Example:
+    """Draw a question of another article; there is one."""
+    while (question := generator.choice(questions)).title == title:
+        pass
+    return question
+
+
+def _too_few(key: str, count: int, total: int) -> str:
+    return f"params.yaml: unlabelled.{key} is {count}, wanted at most {total}, which is all there are; lower it"

@@ -1,0 +1,121 @@
+"""What a model costs by the units its layers keep: in multiply-adds, in parameters, in measured milliseconds.
+
+All layers of an encoder have the same width, so one table for attention and one for feed-forward serve all of them.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from stages.core.models.families import layers, stock_shape
+from stages.core.models.macs import count_macs
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Cost of an attention sublayer with 0, 1, 2, ... heads, of a feed-forward one likewise, and of all the rest."""
+
+    heads: Tensor  # (heads + 1,) float64, rising, first 0
+    neurons: Tensor  # (neurons + 1,) float64, rising, first 0
+    fixed: float
+
+
+def count_encoder_parameters(model: PreTrainedModel) -> int:
+    """Parameters outside the embedding tables, which pruning does not reach."""
+    tables = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Embedding))
+    return sum(weight.numel() for weight in model.parameters()) - tables
+
+
+def cost_shares(model: PreTrainedModel, whole: PreTrainedModel, length: int) -> dict[str, float]:
+    """What is left of the whole model's MACs, at `length` tokens, and of its parameters outside the embeddings."""
+    return {
+        "macs_kept": round(count_macs(model, length) / count_macs(whole, length), 4),
+        "parameters_kept": round(count_encoder_parameters(model) / count_encoder_parameters(whole), 4),
+    }
+
+
+def mac_costs(model: PreTrainedModel, length: int) -> Costs:
+    """Multiply-adds in a window of `length` tokens."""
+    width, size = _widths(model)
+    head = 4 * length * width * size + 2 * length * length * size
+    return _linear(model, head, 2 * length * width, count_macs(model, length))
+
+
+def parameter_costs(model: PreTrainedModel) -> Costs:
+    """Parameters; a sublayer's output bias stays whatever else goes."""
+    width, size = _widths(model)
+    return _linear(model, 4 * width * size + 3 * size, 2 * width + 1, count_encoder_parameters(model))
+
+
+def _widths(model: PreTrainedModel) -> tuple[int, int]:
+    """Width of the encoder and of one head."""
+    first = layers(model)[0]
+    return first.attention_output.out_features, first.head_size
+
+
+def _linear(model: PreTrainedModel, head: int, neuron: int, total: int) -> Costs:
+    heads, neurons = stock_shape(model)
+    units = sum(layer.heads * head + layer.neurons * neuron for layer in layers(model))
+    steps = torch.arange(max(heads, neurons) + 1, dtype=torch.float64)
+    return Costs(head * steps[: heads + 1], neuron * steps[: neurons + 1], fixed=total - units)
+
+
+def latency_costs(
+    model: PreTrainedModel, *, length: int, device: torch.device, neuron_step: int = 64, rounds: int = 30
+) -> Costs:
+    """Milliseconds of one window of `length` tokens, measured on `device` as it is now, block by block, in float32.
+
+    Every size is timed `rounds` times in turn with all others, so that the machine's noise meets them alike; the
+    median counts, and a larger block never counts less than a smaller one. Feed-forward sizes between multiples of
+    `neuron_step` are interpolated. `fixed` is 0: embeddings and head are no matter of choice.
+    """
+    heads, neurons = stock_shape(model)
+    width, size = _widths(model)
+    counts = sorted({*range(neuron_step, neurons, neuron_step), neurons})
+    blocks: list[nn.Module] = [_Attention(width, number, size) for number in range(1, heads + 1)]
+    blocks += [nn.Sequential(nn.Linear(width, count), nn.GELU(), nn.Linear(count, width)) for count in counts]
+    times = _milliseconds([block.to(device) for block in blocks], torch.randn(1, length, width, device=device), rounds)
+    rising = [np.maximum.accumulate([0.0, *part]) for part in (times[:heads], times[heads:])]
+    between = np.interp(np.arange(neurons + 1), [0, *counts], rising[1])
+    return Costs(torch.from_numpy(rising[0]), torch.from_numpy(between), fixed=0.0)
+
+
+class _Attention(nn.Module):
+    """Self-attention with `heads` heads of width `size`, as an encoder's layer has it."""
+
+    def __init__(self, width: int, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads, self.size = heads, size
+        self.entry = nn.ModuleList(nn.Linear(width, heads * size) for _ in range(3))
+        self.exit = nn.Linear(heads * size, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        cut = [part(states).view(1, -1, self.heads, self.size).transpose(1, 2) for part in self.entry]
+        mixed = functional.scaled_dot_product_attention(*cut)
+        return self.exit(mixed.transpose(1, 2).reshape(states.shape[0], states.shape[1], -1))  # type: ignore[no-any-return]
+
+
+def _milliseconds(blocks: Sequence[nn.Module], states: Tensor, rounds: int) -> list[float]:
+    """The median time of each block; two rounds go before, untimed."""
+    found = np.zeros((rounds + 2, len(blocks)))
+    with torch.inference_mode():
+        for number in range(len(found)):
+            for place, block in enumerate(blocks):
+                _wait(states.device)
+                start = time.perf_counter()
+                block(states)
+                _wait(states.device)
+                found[number, place] = 1000 * (time.perf_counter() - start)
+    return [float(value) for value in np.median(found[2:], axis=0)]
+
+
+def _wait(device: torch.device) -> None:
+    """Let a CUDA device finish what was queued; a CPU has finished when the call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,41 @@
+"""Pruning in rounds: score, remove, repair, recover a little, and score again what is left.
+
+Scores hold for the network they were measured on. After a tenth of it is gone the others weigh differently, and
+measuring again matters more than the criterion (Kurtic et al. 2022, "The Optimal BERT Surgeon", on recomputation).
+"""
+
+from collections.abc import Callable
+
+from transformers import PreTrainedModel
+
+from stages.core.pruning.budget import Scores, choose_masks, cost_of
+from stages.core.pruning.costs import Costs
+from stages.core.pruning.surgery import remove
+
+
+def prune_in_rounds(
+    model: PreTrainedModel,
+    costs: Costs,
+    score: Callable[[PreTrainedModel], Scores],
+    *,
+    kept: float,
+    rounds: int,
+    minimum_neurons: int,
+    repair: Callable[[PreTrainedModel, PreTrainedModel], object],
+    recover: Callable[[PreTrainedModel, int], object],
+) -> PreTrainedModel:
+    """A new model that costs at most the share `kept` of what `model` costs, a like part of the rest gone each round.
+
+    `repair(pruned, before)` follows each removal; `recover(pruned, round)`, rounds from 1, follows each but the last,
+    whose result is the caller's to recover. `model` stays as it is. Raises InputError where the budget cannot be met.
+    """
+    whole = cost_of(model, costs)
+    for number in range(1, rounds + 1):
+        share = 1 - (1 - kept) * number / rounds
+        masks = choose_masks(score(model), costs, budget=share * whole, minimum_neurons=minimum_neurons)
+        smaller = remove(model, *masks)
+        repair(smaller, model)
+        if number < rounds:
+            recover(smaller, number)
+        model = smaller
+    return model

@@ -1,0 +1,50 @@
+"""Ready question answering models asked the same questions, each in windows that its own tokenizer cuts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from stages.core.data.batches import FlatLogits
+from stages.core.data.cutting import Cutter, load_cutter
+from stages.core.data.prepared import Questions
+from stages.core.models.checkpoint import load_checkpoint
+from stages.core.models.families import move
+from stages.core.qa.decoding import DecodeParams
+from stages.core.qa.evaluation import answer, quality
+from stages.core.qa.inference import predict_logits
+
+
+@dataclass(frozen=True)
+class Said:
+    """Questions in the windows of one model, and its flat logits (N,) of them."""
+
+    questions: Questions
+    logits: FlatLogits
+
+    def f1(self, decode: DecodeParams) -> float:
+        """Return the F1 of the answers in percent, by the official SQuAD v1.1 definition."""
+        return quality(self.questions, answer(self.questions, self.logits, decode))["f1"]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model and what cuts text for it: nothing, where questions come in its own windows."""
+
+    model: PreTrainedModel
+    cutter: Cutter | None = None
+
+    def read(self, questions: Questions, *, batch_size: int, device: torch.device) -> Said:
+        """Return what the model says of the questions, in float32; raises InputError where they cannot be cut."""
+        own = questions
+        if self.cutter is not None:
+            own = Questions(questions.examples, self.cutter.cut(questions.examples))
+        logits = predict_logits(self.model, own.windows, batch_size=batch_size, device=device, precision="fp32")
+        return Said(own, logits)
+
+
+def load_reader(folder: Path, like: Questions, device: torch.device) -> Reader:
+    """Return the model in `folder` with windows of its own, in size like those of `like`; raises InputError."""
+    length, stride = (int(like.windows.metadata[key]) for key in ("max_length", "doc_stride"))
+    return Reader(move(load_checkpoint(folder), device), load_cutter(folder, max_length=length, doc_stride=stride))

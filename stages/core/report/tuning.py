@@ -1,0 +1,105 @@
+"""The report's section on the search: what was tried, what it cost, which knobs matter, how flat the optimum is."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from stages.core.errors import InputError
+from stages.core.report.inputs import read_json
+from stages.core.report.tables import NOTHING, markdown_table
+
+FIGURES = (
+    "trials",
+    "trials_pruned",
+    "trials_near_best",
+    "updates",
+    "default_trial_f1",
+    "best_trial_f1",
+    "near_f1",
+    "importance_from_trials",
+)
+COLUMNS = ("knob", "low", "high", "scale", "default", "best", "boundary", "near_low", "near_high", "near_share")
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the tune stage found."""
+
+    figures: Mapping[str, float]  # "search" of metrics/tune.json
+    knobs: pd.DataFrame  # plots/tune_importance.csv
+
+
+def read_search(metrics: Path, importance: Path) -> Search:
+    """Read both files; raises InputError where one is missing or lacks something."""
+    found = read_json(metrics).get("search")
+    figures = found if isinstance(found, dict) else {}
+    for name in FIGURES:
+        value = figures.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"{metrics}: search.{name} is {value!r}, wanted a number; run tune again")
+    try:
+        knobs = pd.read_csv(importance, keep_default_na=False, na_values={"importance": [""]})
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        raise InputError(f"{importance}: no table of knobs; run tune again") from None
+    for column in (*COLUMNS, "importance"):
+        if column not in knobs.columns:
+            raise InputError(f"{importance}: no column '{column}'; run tune again")
+    return Search(figures, knobs)
+
+
+def search_section(found: Search) -> str:
+    """Return the section as Markdown."""
+    figures = found.figures
+    near = f"within {figures['near_f1']:g} F1 of the best"
+    complete = figures["trials"] - figures["trials_pruned"]
+    return "\n".join(
+        [
+            "## Search\n",
+            f"{figures['trials']:.0f} trials on dev, {figures['updates']:,.0f} updates in all;"
+            f" {figures['trials_pruned']:.0f} stopped early. Dev F1 of the best trial {figures['best_trial_f1']:.1f},"
+            f" of the default point {figures['default_trial_f1']:.1f}; {figures['trials_near_best']:.0f} of the"
+            f" {complete:.0f} complete trials lie {near}. A wide share of a knob's range {near} says that the optimum"
+            " is flat along the knob, or that other knobs make up for it.\n",
+            _table(found.knobs, near),
+            f"{_boundary_sentence(found.knobs)} {_importance_sentence(found)}\n",
+        ]
+    )
+
+
+def _table(knobs: pd.DataFrame, near: str) -> str:
+    header = ("knob", "searched", "default", "best", near, "share of the range", "importance")
+    rows = [
+        [
+            row["knob"],
+            f"{row['low']:g} to {row['high']:g}, {row['scale']}",
+            f"{row['default']:g}",
+            f"{row['best']:g}",
+            f"{row['near_low']:g} to {row['near_high']:g}",
+            f"{row['near_share']:.2f}",
+            NOTHING if pd.isna(row["importance"]) else f"{row['importance']:.2f}",
+        ]
+        for row in knobs.to_dict("records")
+    ]
+    return markdown_table(header, rows, text_columns=2)
+
+
+def _boundary_sentence(knobs: pd.DataFrame) -> str:
+    names = [f"{row['knob']} ({row['boundary']})" for row in knobs.to_dict("records") if row["boundary"]]
+    if not names:
+        return "No best value lies on a bound of the search."
+    return f"On a bound of the search, so that a wider one may find better: {', '.join(names)}."
+
+
+def _importance_sentence(found: Search) -> str:
+    trials, enough = found.figures["trials"], found.figures["importance_from_trials"]
+    if trials < enough:
+        return f"{trials:.0f} trials are too few to tell which knobs matter: it takes {enough:.0f}."
+    if found.knobs["importance"].isna().all():
+        return "No best quarter of the trials stands out, so there is no importance of knobs to tell."
+    return (
+        "Importance is a knob's share in what sets the best quarter of the trials apart from all (PED-ANOVA, Watanabe"
+        " et al. 2023)."
+    )

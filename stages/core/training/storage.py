@@ -1,0 +1,38 @@
+"""Where a search keeps its trials: a database that Optuna speaks to by URL, or a journal file."""
+
+import re
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from stages.core.errors import InputError
+
+JOURNAL = "journal:///"  # then a path, as in sqlite:///: one more slash for one from the root
+SQLITE_PATIENCE_SECONDS = 60  # for another process's write to end
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open the storage at `url` and make it if need be.
+
+    sqlite:///FILE serves processes of one machine; journal:///FILE also those that share a network file system, whose
+    file locks SQLite cannot rely on; postgresql://HOST/NAME and mysql://HOST/NAME need their driver installed. Raises
+    InputError where it cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        if url.startswith(JOURNAL):
+            return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
+        options = {"connect_args": {"timeout": SQLITE_PATIENCE_SECONDS}} if url.startswith("sqlite:") else {}
+        return RDBStorage(url, engine_kwargs=options)
+    except Exception as error:  # each database driver raises its own
+        reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"params.yaml: tune.storage: {without_password(url)} cannot be opened ({reason});"
+            " correct the URL, start the database or install its driver"
+        ) from None
+
+
+def without_password(url: str) -> str:
+    """Return a URL fit to be printed."""
+    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", url)

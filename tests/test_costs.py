@@ -1,0 +1,83 @@
+"""Multiply-adds against a counter in the running model, tables of costs against what removal really saves."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from stages.core.models.families import layers
+from stages.core.models.macs import count_macs
+from stages.core.pruning.budget import cost_of
+from stages.core.pruning.costs import (
+    cost_shares,
+    count_encoder_parameters,
+    latency_costs,
+    mac_costs,
+    parameter_costs,
+)
+from stages.core.pruning.surgery import remove
+from tests.toy_models import FAMILY_NAMES, toy_inputs, toy_pruned_model, toy_qa_model
+
+
+def counted_macs(model: PreTrainedModel, family: str, length: int) -> int:
+    """Run one window and add up every matrix product that really happens."""
+    total = 0
+
+    def count(module: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal total
+        total += inputs[0].shape[1] * module.in_features * module.out_features
+
+    def count_products(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        nonlocal total
+        total += 2 * inputs[0].shape[1] ** 2 * inputs[0].shape[2]  # query times key, attention times value
+
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(count)
+    for layer in layers(model):
+        layer.attention_output.register_forward_pre_hook(count_products)
+    model(**toy_inputs(family, lengths=(length,)))
+    return total
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_macs_are_those_of_a_real_forward(family: str) -> None:
+    for model in (toy_qa_model(family, 1), toy_pruned_model(family, 1)):
+        assert count_macs(model, 11) == counted_macs(model, family, 11)
+
+
+def test_macs_of_bert_by_hand() -> None:
+    model = toy_qa_model("bert", 1, layers=1, width=8, heads=2, neurons=16)
+    linears, products, head = 4 * 8 * 8 + 2 * 8 * 16, 2 * 10 * 8, 8 * 2
+    assert count_macs(model, 10) == 10 * (linears + products + head)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_tables_add_up_to_what_is_counted_before_and_after_removal(family: str) -> None:
+    whole = toy_qa_model(family, 1)
+    heads, neurons = torch.ones(3, 4, dtype=torch.bool), torch.ones(3, 64, dtype=torch.bool)
+    heads[1, :3] = neurons[2, 5:] = False
+    small = remove(whole, heads, neurons)
+    macs, parameters = mac_costs(whole, 11), parameter_costs(whole)
+    for model in (whole, small, toy_pruned_model(family, 1)):
+        assert cost_of(model, macs) == count_macs(model, 11)
+        assert cost_of(model, parameters) == count_encoder_parameters(model)
+    assert cost_shares(small, whole, 11) == {
+        "macs_kept": round(count_macs(small, 11) / count_macs(whole, 11), 4),
+        "parameters_kept": round(count_encoder_parameters(small) / count_encoder_parameters(whole), 4),
+    }
+
+
+def test_parameters_outside_embeddings_of_bert_by_hand() -> None:
+    model = toy_qa_model("bert", 1, layers=1, width=8, heads=2, neurons=16)
+    attention, ffn, norms, head = 4 * (8 * 8 + 8), 2 * 8 * 16 + 16 + 8, 3 * 2 * 8, 8 * 2 + 2
+    assert count_encoder_parameters(model) == attention + ffn + norms + head
+
+
+def test_measured_times_are_a_rising_table_of_every_size() -> None:
+    model = toy_qa_model("bert", 1)
+    costs = latency_costs(model, length=16, device=torch.device("cpu"), neuron_step=16, rounds=3)
+    assert costs.heads.shape == (5,) and costs.neurons.shape == (65,)
+    for table in (costs.heads, costs.neurons):
+        assert table[0] == 0 and (table.diff() >= 0).all() and table[-1] > 0
+    assert costs.fixed == 0

@@ -1,0 +1,116 @@
+"""The whole procedure at toy size: budgets kept in their own measure, every ingredient with an effect, no drift."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from stages.core.data.prepared import Questions
+from stages.core.models.macs import count_macs
+from stages.core.pruning.budget import choose_masks, cost_of
+from stages.core.pruning.costs import count_encoder_parameters, mac_costs
+from stages.core.pruning.curve import Curve
+from stages.core.pruning.importance import magnitude_scores, mask_fisher
+from stages.core.pruning.procedure import mean_length, prune, sample_batches, units_kept
+from stages.core.pruning.surgery import remove
+from stages.core.qa.inference import predict_logits
+from stages.core.training.fit import TrainingSet
+from stages.core.training.losses import DistillationLoss
+from stages.core.training.recovery import recover
+from tests import toy_pipeline
+from tests.toy_models import toy_qa_model
+from tests.toy_questions import toy_questions
+from tests.toy_training import CPU, weights_of
+
+# Without dropout, so that two calls in one process train alike.
+PRUNE = replace(toy_pipeline.PRUNE, dropout=0.0)
+FINETUNE = replace(toy_pipeline.FINETUNE, dropout=0.0)
+ANSWERS = DistillationLoss(2.0, 0.9)
+PLAIN = replace(PRUNE, rounds=1, repair_windows=0, recovery_windows=0)
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
+    questions: Questions = toy_questions(tmp_path_factory.mktemp("tokenizer"), 24, seed=1)
+    teacher = toy_qa_model("bert", 1)
+    logits = predict_logits(teacher, questions.windows, batch_size=8, device=CPU.device, precision="fp32")
+    return TrainingSet(questions.windows, logits)
+
+
+def pruned(training: TrainingSet, scratch: Path, **changes: Any) -> PreTrainedModel:
+    scratch.mkdir(exist_ok=True)
+    return prune(toy_qa_model("bert", 2), training, ANSWERS, replace(PRUNE, **changes), CPU, scratch=scratch)
+
+
+def test_each_budget_is_kept_in_its_own_measure(training: TrainingSet, tmp_path: Path) -> None:
+    whole, length = toy_qa_model("bert", 2), mean_length(training)
+    by_macs = pruned(training, tmp_path / "a")
+    assert 0.5 < count_macs(by_macs, length) / count_macs(whole, length) <= 0.6
+    by_parameters = pruned(training, tmp_path / "b", macs_kept=0.0, parameters_kept=0.4)
+    assert 0.3 < count_encoder_parameters(by_parameters) / count_encoder_parameters(whole) <= 0.4
+    by_latency = pruned(training, tmp_path / "c", macs_kept=0.0, latency_kept=0.5, rounds=1)
+    assert units_kept(by_latency, whole)["neurons_kept"] < 3 * 64
+
+
+def test_one_plain_round_is_fisher_scores_choice_and_removal(training: TrainingSet, tmp_path: Path) -> None:
+    model = toy_qa_model("bert", 2)
+    scores = mask_fisher(model, sample_batches(training, 16, PLAIN), ANSWERS, CPU.device)
+    table = mac_costs(model, mean_length(training))
+    masks = choose_masks(scores, table, budget=0.6 * cost_of(model, table), minimum_neurons=8)
+    found = prune(model, training, ANSWERS, PLAIN, CPU, scratch=tmp_path)
+    assert weights_of(found) == weights_of(remove(model, *masks))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rounds": 1}, {"repair_windows": 0}, {"recovery_windows": 0}, {"hidden_weight": 0.0}]
+)
+def test_every_ingredient_has_an_effect(training: TrainingSet, tmp_path: Path, changes: dict[str, Any]) -> None:
+    with_it = weights_of(pruned(training, tmp_path / "with"))
+    assert with_it == weights_of(pruned(training, tmp_path / "again"))
+    assert with_it != weights_of(pruned(training, tmp_path / "without", **changes))
+
+
+def test_the_last_round_is_left_to_recover(training: TrainingSet, tmp_path: Path) -> None:
+    pruned(training, tmp_path / "scratch", rounds=3)
+    assert sorted(path.name for path in (tmp_path / "scratch").iterdir()) == ["round 1.pt", "round 2.pt"]
+
+
+def test_recovery_holds_each_layer_to_the_whole_models(training: TrainingSet, tmp_path: Path) -> None:
+    """With the model itself as the whole one the alignment costs nothing at first; with another one it does."""
+    model, other = toy_qa_model("bert", 2), toy_qa_model("bert", 3)
+    histories = [
+        recover(
+            remove(model, torch.ones(3, 4, dtype=torch.bool), torch.ones(3, 64, dtype=torch.bool)),
+            whole,
+            ANSWERS,
+            training,
+            replace(FINETUNE, learning_rate=1e-9, log_steps=1),
+            CPU,
+            hidden_weight=1.0,
+            scratch=tmp_path,
+            name=name,
+        )
+        for name, whole in (("same", model), ("other", other))
+    ]
+    assert histories[0][0]["hidden"] == pytest.approx(0, abs=1e-6)
+    assert histories[1][0]["hidden"] > 0.1
+
+
+def test_points_of_the_curve_are_what_their_criteria_say(training: TrainingSet, tmp_path: Path) -> None:
+    model = toy_qa_model("bert", 2)
+    length = mean_length(training)
+    curve = Curve(model, training, ANSWERS, PRUNE, FINETUNE, 0, CPU, lambda small: count_macs(small, length), tmp_path)
+    table = mac_costs(model, mean_length(training))
+    masks = choose_masks(magnitude_scores(model), table, budget=0.5 * cost_of(model, table), minimum_neurons=8)
+    assert weights_of(curve.pruned("magnitude", 0.5)) == weights_of(remove(model, *masks))
+    fisher = prune(model, training, ANSWERS, replace(PLAIN, macs_kept=0.5), CPU, scratch=tmp_path)
+    assert weights_of(curve.pruned("fisher", 0.5)) == weights_of(fisher)
+    repaired = prune(model, training, ANSWERS, replace(PRUNE, macs_kept=0.5, recovery_windows=0), CPU, scratch=tmp_path)
+    assert weights_of(curve.pruned("fisher_repaired", 0.5)) == weights_of(repaired)
+    drawn = curve.draw([0.9, 0.5])
+    assert drawn["macs_kept"].tolist() == [0.5, 0.9]
+    assert (drawn.iloc[0, 1:] <= 0.5 * count_macs(model, length)).all()
+    assert (drawn.iloc[1, 1:] > 0.8 * count_macs(model, length)).all()

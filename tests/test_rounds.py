@@ -1,0 +1,58 @@
+"""The order of the rounds: score what is there, remove a share, repair, recover, but for the last."""
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from stages.core.pruning.budget import Scores, cost_of
+from stages.core.pruning.costs import mac_costs
+from stages.core.pruning.importance import magnitude_scores
+from stages.core.pruning.rounds import prune_in_rounds
+from tests.toy_models import toy_qa_model
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_each_round_scores_what_the_last_one_left(rounds: int) -> None:
+    model = toy_qa_model("bert", 1)
+    costs = mac_costs(model, 20)
+    events: list[tuple[str, float]] = []
+
+    def share(current: PreTrainedModel) -> float:
+        return cost_of(current, costs) / cost_of(model, costs)
+
+    def score(current: PreTrainedModel) -> Scores:
+        events.append(("score", share(current)))
+        return magnitude_scores(current)
+
+    pruned = prune_in_rounds(
+        model,
+        costs,
+        score,
+        kept=0.4,
+        rounds=rounds,
+        minimum_neurons=8,
+        repair=lambda small, before: events.append(("repair", share(small) / share(before))),
+        recover=lambda small, number: events.append((f"recover {number}", share(small))),
+    )
+    names = [name for name, _ in events]
+    expected = [[*("score", "repair"), f"recover {number}"] for number in range(1, rounds + 1)]
+    assert names == [name for each in expected for name in each][:-1]
+    scored = [value for name, value in events if name == "score"]
+    for number, value in enumerate([*scored[1:], share(pruned)], start=1):
+        wanted = 1 - 0.6 * number / rounds
+        assert wanted - 0.06 < value <= wanted
+    assert all(value < 1 for name, value in events if name == "repair"), "the repair is shown the model before"
+
+
+def test_the_model_stays_as_it_was() -> None:
+    model = toy_qa_model("bert", 1)
+    before = [weight.clone() for weight in model.parameters()]
+
+    def spoil(small: PreTrainedModel, *_: object) -> None:
+        with torch.no_grad():
+            for weight in small.parameters():
+                weight.zero_()
+
+    costs = mac_costs(model, 20)
+    prune_in_rounds(model, costs, magnitude_scores, kept=0.5, rounds=2, minimum_neurons=8, repair=spoil, recover=spoil)
+    assert all(map(torch.equal, before, model.parameters()))

@@ -1,0 +1,47 @@
+"""Where trials are kept: every kind of URL opens or ends in one line."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from stages.core.errors import InputError
+from stages.core.training.storage import open_storage, without_password
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_what_one_process_writes_another_reads(tmp_path: Path, kind: str) -> None:
+    url = f"{kind}:///{tmp_path}/trials"
+    study = optuna.create_study(storage=open_storage(url), study_name="search")
+    study.tell(study.ask(), 1.0)
+    study.enqueue_trial({"alpha": 0.5}, user_attrs={"repeats": 0})
+    again = optuna.load_study(storage=open_storage(url), study_name="search")
+    assert [trial.value for trial in again.trials] == [1.0, None]
+    assert again.trials[1].user_attrs == {"repeats": 0}
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("shared", "shared cannot be opened"),
+        ("nosuchdatabase://host/name", "nosuchdatabase://host/name cannot be opened"),
+        ("postgresql+nosuchdriver://me:secret@host/name", r"postgresql\+nosuchdriver://me:\*\*\*@host/name cannot be"),
+        ("oracle://me:secret@host/name", "No module named"),
+        ("sqlite:////no/such/folder/trials.sqlite", "unable to open database file"),
+        ("journal:////no/such/folder/trials", "No such file or directory"),
+        ("sqlite:///{folder}/text", "file is not a database"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_in_one_line_without_the_password(tmp_path: Path, url: str, fault: str) -> None:
+    (tmp_path / "text").write_text("no database " * 100)
+    with pytest.raises(InputError, match=fault) as caught:
+        open_storage(url.replace("{folder}", str(tmp_path)))
+    message = str(caught.value)
+    assert message.startswith("params.yaml: tune.storage: ")
+    assert "\n" not in message
+    assert "secret" not in message
+
+
+def test_a_url_is_printed_without_its_password() -> None:
+    assert without_password("mysql://me:se:cret@host:3306/name") == "mysql://me:***@host:3306/name"
+    assert without_password("postgresql://host:5432/name") == "postgresql://host:5432/name"

@@ -1,0 +1,77 @@
+"""The report's section on the search."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from stages.core.errors import InputError
+from stages.core.report.tuning import read_search, search_section
+
+FIGURES = {
+    "trials": 24,
+    "trials_pruned": 4,
+    "trials_near_best": 7,
+    "updates": 1100,
+    "default_trial_f1": 51.26,
+    "best_trial_f1": 53.04,
+    "near_f1": 1.0,
+    "importance_from_trials": 20,
+    "knobs_on_boundary": 1,
+}
+BOUNDS = {"low": [1.0, 0.5], "high": [8.0, 1.0], "scale": ["log", "linear"]}
+FOUND = {"default": [2.0, 0.9], "best": [3.25, 1.0], "boundary": ["", "high"]}
+NEAR = {"near_low": [1.5, 0.75], "near_high": [6.0, 1.0], "near_share": [0.667, 0.5]}
+KNOBS = {"knob": ["temperature", "alpha"], **BOUNDS, **FOUND, **NEAR, "importance": [0.871, 0.129]}
+
+
+def toy_search(folder: Path, knobs: dict[str, list[Any]] | None = None, **figures: Any) -> None:
+    """Write what the tune stage leaves for the report."""
+    text = json.dumps({"dev": {"f1": 55.0}, "search": {**FIGURES, **figures}})
+    (folder / "tune.json").write_text(text, encoding="utf-8")
+    pd.DataFrame({**KNOBS, **(knobs or {})}).to_csv(folder / "tune_importance.csv", index=False)
+
+
+def section(folder: Path) -> str:
+    return search_section(read_search(folder / "tune.json", folder / "tune_importance.csv"))
+
+
+def test_the_section_tells_cost_best_values_flatness_bounds_and_importance(tmp_path: Path) -> None:
+    toy_search(tmp_path)
+    text = section(tmp_path)
+    assert text.startswith("## Search\n\n24 trials on dev, 1,100 updates in all; 4 stopped early.")
+    assert "best trial 53.0, of the default point 51.3; 7 of the 20 complete trials lie within 1 F1 of the best" in text
+    assert "| temperature | 1 to 8, log | 2 | 3.25 | 1.5 to 6 | 0.67 | 0.87 |" in text
+    assert "| alpha | 0.5 to 1, linear | 0.9 | 1 | 0.75 to 1 | 0.50 | 0.13 |" in text
+    assert "On a bound of the search, so that a wider one may find better: alpha (high)." in text
+    assert "PED-ANOVA" in text
+
+
+def test_too_few_trials_for_an_importance_are_told(tmp_path: Path) -> None:
+    toy_search(tmp_path, {"importance": [None, None], "boundary": ["", ""]}, trials=3, trials_pruned=1)
+    text = section(tmp_path)
+    assert "3 trials are too few to tell which knobs matter: it takes 20." in text
+    assert "| 0.67 | – |" in text
+    assert "No best value lies on a bound of the search." in text
+    assert "nan" not in text.lower()
+    assert "PED-ANOVA" not in text
+
+
+def test_trials_that_are_all_alike_are_told(tmp_path: Path) -> None:
+    toy_search(tmp_path, {"importance": [None, None]})
+    assert "No best quarter of the trials stands out" in section(tmp_path)
+
+
+def test_what_is_missing_is_told_in_one_line(tmp_path: Path) -> None:
+    toy_search(tmp_path, updates=None)
+    with pytest.raises(InputError, match=r"tune\.json: search\.updates is None, wanted a number; run tune again"):
+        section(tmp_path)
+    toy_search(tmp_path)
+    pd.DataFrame({"knob": ["alpha"]}).to_csv(tmp_path / "tune_importance.csv", index=False)
+    with pytest.raises(InputError, match=r"tune_importance\.csv: no column 'low'; run tune again"):
+        section(tmp_path)
+    (tmp_path / "tune_importance.csv").unlink()
+    with pytest.raises(InputError, match=r"tune_importance\.csv: no table of knobs; run tune again"):
+        section(tmp_path)
