@@ -45,15 +45,13 @@ def run(
 ) -> None:
     """Run the teacher over every window, cache what it says, score the cache against the live teacher."""
     others = [resolve_model(spec) for spec in params.others]  # a bad one stops here, before anything heavy is imported
-    from stages.core.data.average import average
-    from stages.core.data.carry import carry_over
-    from stages.core.data.logits import load_logits, save_logits
-    from stages.core.data.prepared import UNLABELLED, has_unlabelled, load_split, load_taught
+    from stages.core.data.logits import OWN, load_logits, save_logits
+    from stages.core.data.prepared import UNLABELLED, has_own_windows, has_unlabelled, load_split, load_taught
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint
     from stages.core.models.encoder import fingerprint
     from stages.core.models.families import move
-    from stages.core.qa.ensemble import Reader, Said, load_reader
+    from stages.core.qa.ensemble import Reader, Said, load_reader, pool
 
     runtime = start(runtime_params, params.seed)
     made_by, device = fingerprint(teacher), runtime.device
@@ -63,16 +61,18 @@ def run(
     for split in ("train", "dev", UNLABELLED) if has_unlabelled(data) else ("train", "dev"):
         questions, taught = load_split(data, split), load_taught(data, split)
         said = [reader.read(questions, batch_size=params.batch_size, device=device) for reader in panel]
-        carried = [carry_over(each.logits, each.questions.windows, taught.windows) for each in said]
-        pooled = Said(taught, average(carried, taught.windows))
+        pooled = pool(said, taught)
         save_logits(out / f"{split}.safetensors", pooled.logits, taught.windows, made_by)
+        if has_own_windows(data):
+            own = pool(said, questions)  # for the teacher's own sake, as when it is pruned
+            save_logits(out / f"{OWN}{split}.safetensors", own.logits, questions.windows, made_by)
         if split == UNLABELLED:
             continue  # nothing to score by
         cached = Said(taught, load_logits(out / f"{split}.safetensors", taught.windows, made_by))
         scores[split] = {"f1_live": said[0].f1(decode), "f1_cached": cached.f1(decode)}
         if others and split == "dev":
             scores[split] |= {f"f1_other_{number}": each.f1(decode) for number, each in enumerate(said[1:], start=1)}
-            scores[split]["f1_mean"] = pooled.f1(decode)
+            scores[split]["f1_mean"] = pool(said, questions).f1(decode)
     live, read = scores["dev"]["f1_mean" if others else "f1_live"], scores["dev"]["f1_cached"]
     if abs(live - read) > params.f1_tolerance:
         raise InputError(f"{out}: dev F1 is {read} from the cache and {live} live; the cache is not usable")

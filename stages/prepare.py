@@ -101,8 +101,10 @@ def run(
         "dev": sample(dev, params.dev_questions, params.seed),
         "test": sample(test, params.test_questions, params.seed),
     }
-    taken = {each.context for each in (*dev, *test)}
-    found, asked, bad_found = read_pool(unlabelled.sources, corpus, params.on_bad_record, taken=taken)
+    taken, articles = {each.context for each in (*dev, *test)}, {each.title for each in (*dev, *test)}
+    found, asked, bad_found = read_pool(
+        unlabelled.sources, corpus, params.on_bad_record, taken=taken, articles=articles
+    )
     drawn = {
         "other_offsets": at_other_offsets(splits["train"], unlabelled.other_offsets, params.seed, taken=taken),
         "other_paragraphs": on_other_paragraphs(splits["train"], train, unlabelled.other_paragraphs, params.seed),

@@ -9,7 +9,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stages.core.errors import clean_exit
+from stages.core.errors import InputError, clean_exit
 from stages.core.params import load_params
 from stages.core.pruning.settings import PruneParams
 from stages.core.qa.decoding import DecodeParams
@@ -45,21 +45,27 @@ def run(
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
     from stages.core.models.encoder import load_tokenizer
+    from stages.core.models.macs import count_macs
     from stages.core.pruning.costs import cost_shares
     from stages.core.pruning.procedure import mean_length, prune, units_kept
     from stages.core.qa.evaluation import answer_with, quality
     from stages.core.training.fit import write_history
+    from stages.core.training.lessons import in_the_teachers_tokens, load_lessons
     from stages.core.training.losses import DistillationLoss
-    from stages.core.training.own_lessons import load_own_lessons
     from stages.core.training.recovery import recover
     from stages.core.training.scratch import scratch_folder
 
     runtime, params = start(runtime_params, own.seed), replace(finetune_params, seed=own.seed)
-    lessons = load_own_lessons(data, teacher, cache, runtime, batch_size=params.batch_size)
+    students = load_lessons(data, teacher, cache, runtime.device)
+    lessons = in_the_teachers_tokens(students, data, teacher, cache)
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
     whole, training = lessons.teacher, lessons.training
     length = mean_length(training)
-    share = cost_shares(load_checkpoint(student), whole, length)["macs_kept"]
+    share = count_macs(load_checkpoint(student), mean_length(students.training)) / count_macs(whole, length)
+    if share > 1:
+        raise InputError(
+            f"{student}: has {share:.2f} times the MACs of the teacher, wanted fewer; shrink it or prune on"
+        )
     budget = replace(prune_params, seed=own.seed, macs_kept=share, parameters_kept=0.0, latency_kept=0.0)
     settings = [own, prune_params, finetune_params, tuned, runtime_params]
     with scratch_folder(scratch, settings, [data, teacher, cache, student]) as unfinished:

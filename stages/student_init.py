@@ -66,6 +66,8 @@ def run(
         load_lessons(data, teacher, cache, runtime.device),
         DistillationLoss(recipe.temperature, recipe.alpha),
     )
+    for layers in params.candidates.values():
+        new_student(lessons, replace(student_params, layers=layers), params.seed)  # what cannot be cut stops all here
     settings = [params, baseline, runtime_params, student_params]
     found = {}
     with scratch_folder(scratch, settings, [data, teacher, cache, origin]) as unfinished:

@@ -82,6 +82,11 @@ def run(
     space = space_around(distil_params, params.space)
     runtime = start(runtime_params, params.seed)
     lessons = load_lessons(data, teacher, cache, runtime.device)
+    if lessons.own_windows:
+        inside = [name for name in ("hidden_weight", "relation_weight") if name in params.space]
+        require(
+            not inside, "params.yaml: tune.space", inside, "neither where students read other tokens than the teacher"
+        )
     # Where the trials are kept and how many there are changes none of them.
     settings = [replace(params, storage="", updates=0), distil_params, runtime_params, student_params, decode]
     inputs = [data, teacher, cache, origin]

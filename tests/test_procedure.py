@@ -75,7 +75,23 @@ def test_every_ingredient_has_an_effect(training: TrainingSet, tmp_path: Path, c
 
 def test_the_last_round_is_left_to_recover(training: TrainingSet, tmp_path: Path) -> None:
     pruned(training, tmp_path / "scratch", rounds=3)
-    assert sorted(path.name for path in (tmp_path / "scratch").iterdir()) == ["round 1.pt", "round 2.pt"]
+    kept = sorted(path.name for path in (tmp_path / "scratch").iterdir())
+    assert [name[: len("round 1 ")] for name in kept] == ["round 1 ", "round 2 "]
+
+
+def test_recovery_does_not_go_on_from_a_checkpoint_of_other_units(training: TrainingSet, tmp_path: Path) -> None:
+    """As many units, but others: the shapes fit, the weights do not."""
+    heads = torch.ones(3, 4, dtype=torch.bool)
+    neurons = torch.ones(3, 64, dtype=torch.bool)
+    model, found = toy_qa_model("bert", 2), []
+    for gone in (0, 1):
+        mask = heads.clone()
+        mask[0, gone] = False
+        pruned = remove(model, mask, neurons)
+        recover(pruned, model, ANSWERS, training, FINETUNE, CPU, hidden_weight=0.0, scratch=tmp_path, name="it")
+        found.append(weights_of(pruned))
+    assert found[0] != found[1]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_recovery_holds_each_layer_to_the_whole_models(training: TrainingSet, tmp_path: Path) -> None:

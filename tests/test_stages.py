@@ -21,15 +21,19 @@ from stages.core.data.batches import Batch, collate, ordered_batches
 from stages.core.data.examples import read_squad, write_squad
 from stages.core.data.logits import load_logits
 from stages.core.data.prepared import load_split
+from stages.core.data.windows import load_windows
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
-from stages.core.models.encoder import fingerprint
+from stages.core.models.encoder import fingerprint, load_tokenizer
+from stages.core.models.macs import count_macs
 from stages.core.models.source import EncoderParams, file_sha256
 from stages.core.params import read_yaml
 from stages.core.pruning.curve import CRITERIA
+from stages.core.qa.inference import predict_logits
 from stages.core.report.variants import VARIANTS
 from stages.core.training.losses import LabelLoss, LossTerms
 from stages.core.training.settings import StudentParams
+from stages.core.training.space import Knob
 from stages.core.training.trials import TrialRun
 from stages.prepare import UnlabelledParams
 from tests.toy_models import FAMILY_NAMES, toy_qa_model, toy_tokenizer
@@ -494,7 +498,9 @@ def across(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_students_of_another_tokenizer_run_through_all_stages(across: Run) -> None:
     own = {"data/student_train.safetensors", "data/student_dev.safetensors"}
-    assert {name: set(files) - own for name, files in across[1].items()} == WRITTEN
+    kept = {"cache/own_train.safetensors", "cache/own_dev.safetensors"}
+    assert kept <= set(across[1]["cache_teacher"])
+    assert {name: set(files) - own - kept for name, files in across[1].items()} == WRITTEN
     assert own <= set(across[1]["prepare"])
     for variant in VARIANTS:
         kind = across[0].json(f"models/{variant}/config.json")["model_type"].removeprefix("pruned-")
@@ -502,6 +508,51 @@ def test_students_of_another_tokenizer_run_through_all_stages(across: Run) -> No
         assert kind == ("bert" if of_teacher else "roberta")
         tokenizers = [across[0].root / part / "tokenizer.json" for part in (f"models/{variant}", "student/encoder")]
         assert (tokenizers[0].read_bytes() == tokenizers[1].read_bytes()) != of_teacher
+
+
+def test_the_pruned_teacher_learns_from_its_own_answers_and_costs_no_more(across: Run) -> None:
+    """Each is priced at the length of its own windows."""
+    pipeline = across[0]
+    costs = []
+    for variant, name in (("finetuned", "student_train"), ("teacher_pruned", "train")):
+        length = round(float(load_windows(pipeline.root / "data" / f"{name}.safetensors").lengths.float().mean()))
+        costs.append(count_macs(load_checkpoint(pipeline.root / "models" / variant), length))
+    assert 0.5 * costs[0] < costs[1] <= costs[0]
+    teacher = load_checkpoint(pipeline.root / "models" / "teacher")
+    windows = load_windows(pipeline.root / "data" / "train.safetensors")
+    said = predict_logits(teacher, windows, batch_size=4, device=torch.device("cpu"), precision="fp32")
+    cached = load_logits(
+        pipeline.root / "cache" / "own_train.safetensors", windows, fingerprint(pipeline.root / "models" / "teacher")
+    )
+    for live, read in zip(said, cached, strict=True):
+        torch.testing.assert_close(read.float(), live, atol=2e-3, rtol=2e-3)
+
+
+def test_a_teacher_that_is_smaller_than_the_student_is_not_pruned_to_its_size(copied: Pipeline) -> None:
+    shutil.rmtree(copied.root / "models" / "finetuned")
+    tokenizer = load_tokenizer(copied.root / "models" / "tuned")
+    save_checkpoint(toy_qa_model("bert", 3, width=64), tokenizer, copied.root / "models" / "finetuned")
+    assert "times the MACs of the teacher, wanted fewer" in refusal(copied.prune_teacher)
+
+
+def test_a_search_inside_is_refused_where_students_read_other_tokens(across: Run) -> None:
+    space = {**across[0].tune_params.space, "hidden_weight": Knob(0.0, 1.0, "linear")}
+    assert "tune.space is ['hidden_weight'], wanted neither" in refusal(lambda: across[0].tune(space=space))
+
+
+def test_a_point_at_which_training_diverges_is_a_bad_trial_and_no_end(copied: Pipeline) -> None:
+    copied.tune(space={"learning_rate": Knob(5e-3, 1e30, "log")}, seed=3)
+    trials = pd.read_csv(copied.root / "plots" / "tune_trials.csv")
+    assert (trials["f1"] == 0).any()
+    assert copied.tuned.learning_rate < 1e10
+
+
+def test_a_cut_that_the_encoder_does_not_have_is_refused_before_any_training(
+    copied: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.core.training.fit.fit", None)
+    copied.cuts = {"first": (0, 1), "deep": (0, 9)}
+    assert "9" in refusal(copied.student_init)
 
 
 def test_the_carried_cache_answers_as_the_teacher(across: Run) -> None:

@@ -119,17 +119,35 @@ def write(path: Path, *paragraphs: tuple[str, list[tuple[str, str]]]) -> str:
 def test_paragraphs_need_no_question_and_questions_no_answer(tmp_path: Path) -> None:
     source = write(tmp_path / "a.json", ("text", [("q", "who?")]), ("alone", []), ("  ", []), ("dev", [("r", "what?")]))
     write_squad(tmp_path / "b.json", [example("s", "B", "more text"), example("t", "B", "dev")])
-    paragraphs, questions, dropped = read_pool([source, str(tmp_path / "b.json")], tmp_path, "error", taken={"dev"})
+    sources = [source, str(tmp_path / "b.json")]
+    paragraphs, questions, dropped = read_pool(sources, tmp_path, "error", taken={"dev"}, articles=())
     assert paragraphs == [Paragraph("A", "text"), Paragraph("A", "alone"), Paragraph("B", "more text")]
     assert [(each.id, each.title, each.answers) for each in questions] == [("q", "A", ()), ("s", "B", ())]
     assert not dropped
 
 
+def test_a_source_of_bare_text_needs_neither_key(tmp_path: Path) -> None:
+    texts = [{"context": "alone"}, {"context": "asked", "qas": [{"id": "q", "question": "who?"}]}]
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": texts}]}))
+    paragraphs, questions, _ = read_pool([str(tmp_path / "a.json")], tmp_path, "error", taken=(), articles=())
+    assert [each.context for each in paragraphs] == ["alone", "asked"]
+    assert [each.question for each in questions] == ["who?"]
+
+
+def test_nothing_comes_from_an_article_that_dev_or_test_holds(tmp_path: Path) -> None:
+    named = write(tmp_path / "a.json", ("text", [("q", "who?")]))
+    write_squad(tmp_path / "b.json", [example("s", "", "nameless text")])
+    sources = [named, str(tmp_path / "b.json")]
+    paragraphs, questions, _ = read_pool(sources, tmp_path, "error", taken=(), articles={"A", ""})
+    assert [each.context for each in paragraphs] == ["nameless text"]
+    assert [each.id for each in questions] == ["s"]
+
+
 def test_records_that_are_not_sound_stop_or_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "a.json", ("text", [("q", " "), ("r", "who?"), ("r", "again?")]))
     with pytest.raises(InputError, match=r"(?s)id 'r': duplicate_id.*id 'q': empty_question.*set it to skip"):
-        read_pool([source], tmp_path, "error", taken=())
-    paragraphs, questions, dropped = read_pool([source], tmp_path, "skip", taken=())
+        read_pool([source], tmp_path, "error", taken=(), articles=())
+    paragraphs, questions, dropped = read_pool([source], tmp_path, "skip", taken=(), articles=())
     assert paragraphs == [Paragraph("A", "text")]
     assert [each.question for each in questions] == ["who?"]
     assert dropped == {"empty_question": 1, "duplicate_id": 1}

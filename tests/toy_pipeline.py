@@ -88,6 +88,8 @@ TUNE = tune.TuneParams(
 class Pipeline:
     """The stages with toy settings, all files below one folder, laid out as dvc.yaml has them."""
 
+    cuts: dict[str, tuple[int, ...]] = {"alternate": (0, 2), "first": (0, 1)}  # noqa: RUF012  read, never written
+
     def __init__(self, root: Path, family: str = "bert", *, ready: bool = False) -> None:
         self.root, self.family = root, family
         self.student, self.distil_params, self.tune_params, self.unlabelled = STUDENT, DISTIL, TUNE, UNLABELLED
@@ -175,9 +177,8 @@ class Pipeline:
         )
 
     def student_init(self) -> None:
-        cuts = {"alternate": (0, 2), "first": (0, 1)}
         student_init.run(
-            student_init.StudentInitParams(seed=1, updates=5, resamples=100, candidates=cuts),
+            student_init.StudentInitParams(seed=1, updates=5, resamples=100, candidates=self.cuts),
             BaselineParams(**FIT, **KNOBS),
             RUNTIME,
             self.student,

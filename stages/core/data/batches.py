@@ -64,7 +64,7 @@ def collate(windows: Windows, rows: Tensor, teacher_logits: FlatLogits | None = 
     )
     if teacher_logits is None:
         return batch
-    start_logits, end_logits = (pad(flat.float(), 0.0) for flat in teacher_logits)
+    start_logits, end_logits = (pad(flat, 0.0).float() for flat in teacher_logits)
     return replace(batch, teacher_start_logits=start_logits, teacher_end_logits=end_logits)
 
 

@@ -89,6 +89,11 @@ def parse_paragraphs(path: Path) -> Iterator[Paragraph]:
     yield from _parse(path, lambda paragraph, title, _: [Paragraph(title, paragraph["context"])])
 
 
+def parse_questions(path: Path) -> Iterator[Record]:
+    """Yield the questions of one SQuAD v1.1 file without answers, which may be missing as may questions; raises too."""
+    yield from _parse(path, _parse_bare)
+
+
 def _parse(path: Path, read: Callable[[dict[str, Any], str, str], Iterable[T]]) -> Iterator[T]:
     """Yield what `read` finds in each paragraph, given its article's title and its place."""
     try:
@@ -113,6 +118,12 @@ def _parse_paragraph(paragraph: dict[str, Any], title: str, place: str) -> Itera
     for qa in paragraph["qas"]:
         answers = tuple(Answer(each["text"], each["answer_start"]) for each in qa["answers"])
         example = Example(qa["id"], title, paragraph["context"], qa["question"], answers)
+        yield Record(f"{place}, id {qa['id']!r}", example)
+
+
+def _parse_bare(paragraph: dict[str, Any], title: str, place: str) -> Iterator[Record]:
+    for qa in paragraph.get("qas", ()):
+        example = Example(qa["id"], title, paragraph["context"], qa["question"], ())
         yield Record(f"{place}, id {qa['id']!r}", example)
 
 

@@ -15,6 +15,9 @@ from stages.core.data.batches import FlatLogits
 from stages.core.data.windows import Windows
 from stages.core.errors import InputError
 
+# Before the name of a split: its answers in the teacher's own windows, kept beside where students read others.
+OWN = "own_"
+
 
 def save_logits(path: Path, logits: FlatLogits, windows: Windows, teacher: str) -> None:
     """Write flat logits of `windows`, (N,) each, made by the model with fingerprint `teacher`; whole or not at all."""

@@ -9,11 +9,12 @@ A source is a string:
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from stages.core.data.examples import Answer, Example, Paragraph, Record, parse_paragraphs, parse_squad
+from stages.core.data.examples import Answer, Example, Paragraph, Record, parse_paragraphs, parse_questions, parse_squad
 from stages.core.errors import InputError
 
 HUB_FORM = "hub:OWNER/NAME@COMMIT:SPLIT with a commit of 40 hex digits"
@@ -35,6 +36,15 @@ def read_source(source: str, corpus: Path) -> Iterator[Record]:
         return
     for path in source_files(source, corpus):
         yield from parse_squad(path)
+
+
+def read_bare_questions(source: str, corpus: Path) -> Iterator[Record]:
+    """Yield the unchecked questions of one source without answers, which may be missing; raises InputError."""
+    if source.startswith("hub:"):
+        yield from (replace(record, example=replace(record.example, answers=())) for record in _read_hub(source))
+        return
+    for path in source_files(source, corpus):
+        yield from parse_questions(path)
 
 
 def read_paragraphs(source: str, corpus: Path) -> Iterator[Paragraph]:

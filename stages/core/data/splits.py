@@ -1,4 +1,4 @@
-"""Train, dev and test from their sources: read, checked, no article and no paragraph on two sides."""
+"""Train, dev and test from their sources: checked, no paragraph on two sides, nor an article where dev is cut out."""
 
 import random
 from collections import Counter

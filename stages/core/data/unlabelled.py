@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from stages.core.data.examples import Example, Fault, Paragraph, Record, find_fault
-from stages.core.data.sources import read_paragraphs, read_source
+from stages.core.data.sources import read_bare_questions, read_paragraphs
 from stages.core.data.splits import Dropped, drop_faults
 from stages.core.errors import InputError
 
@@ -82,28 +82,32 @@ def on_paragraphs(
 
 
 def read_pool(
-    sources: Sequence[str], corpus: Path, on_bad_record: str, *, taken: Collection[str]
+    sources: Sequence[str], corpus: Path, on_bad_record: str, *, taken: Collection[str], articles: Collection[str]
 ) -> tuple[list[Paragraph], list[Example], Dropped]:
     """Return the sound paragraphs of all sources, their questions without answers, and records dropped by fault.
 
-    Paragraphs need no question, questions no answer; paragraphs whose text is one of `taken` are left out with their
-    questions. Raises InputError, a line per kind of fault, if there is one and `on_bad_record` is "error".
+    Paragraphs need no question, questions no answer. Left out, with their questions, are paragraphs whose text is one
+    of `taken` and those of `articles`, by title; an empty title names none. Raises InputError, a line per kind of
+    fault, if there is one and `on_bad_record` is "error".
     """
     seen: set[str] = set()
     questions: list[Example] = []
     faults: list[Fault] = []
-    for record in (record for source in sources for record in read_source(source, corpus)):
-        bare = replace(record.example, answers=())
-        if (fault := _fault_but_no_answer(Record(record.place, bare), seen)) is not None:
+    for record in (record for source in sources for record in read_bare_questions(source, corpus)):
+        if (fault := _fault_but_no_answer(record, seen)) is not None:
             faults.append(fault)
         else:
-            seen.add(bare.id)
-            questions.append(bare)
+            seen.add(record.example.id)
+            questions.append(record.example)
     dropped = drop_faults(faults, on_bad_record)
     paragraphs = dict.fromkeys(paragraph for source in sources for paragraph in read_paragraphs(source, corpus))
+
+    def is_free(each: Paragraph | Example) -> bool:
+        return each.context not in taken and (not each.title or each.title not in articles)
+
     return (
-        [each for each in paragraphs if each.context not in taken and _is_sound(each)],
-        [each for each in questions if each.context not in taken],
+        [each for each in paragraphs if _is_sound(each) and is_free(each)],
+        [each for each in questions if is_free(each)],
         dropped,
     )
 

@@ -1,12 +1,15 @@
 """Ready question answering models asked the same questions, each in windows that its own tokenizer cuts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
+from stages.core.data.average import average
 from stages.core.data.batches import FlatLogits
+from stages.core.data.carry import carry_over
 from stages.core.data.cutting import Cutter, load_cutter
 from stages.core.data.prepared import Questions
 from stages.core.models.checkpoint import load_checkpoint
@@ -42,6 +45,12 @@ class Reader:
             own = Questions(questions.examples, self.cutter.cut(questions.examples))
         logits = predict_logits(self.model, own.windows, batch_size=batch_size, device=device, precision="fp32")
         return Said(own, logits)
+
+
+def pool(said: Sequence[Said], questions: Questions) -> Said:
+    """Return what several models said of the same questions, carried over to these windows of them and averaged."""
+    carried = [carry_over(each.logits, each.questions.windows, questions.windows) for each in said]
+    return Said(questions, average(carried, questions.windows))
 
 
 def load_reader(folder: Path, like: Questions, device: torch.device) -> Reader:

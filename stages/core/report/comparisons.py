@@ -10,7 +10,7 @@ from stages.core.report.variants import VARIANTS
 # Written down before any result was seen: first minus second, and what the difference answers.
 PLANNED = {
     ("baseline", "hard_label"): "Do the teacher's logits help beyond labels?",
-    ("distilled", "baseline"): "Do hidden states help beyond logits?",
+    ("distilled", "baseline"): "Does alignment inside (hidden states, relations) help beyond logits?",
     ("tuned", "distilled"): "Does the tuned recipe beat the distilled one?",
     ("tuned", "baseline"): "Does tuning help beyond the default recipe?",
     ("finetuned", "pruned"): "How much does recovery bring back?",

@@ -34,7 +34,7 @@ def cuts_section(cuts: pd.DataFrame) -> str:
     return "\n".join(
         [
             "## Student initialisation\n",
-            f"Students cut from other layers of the teacher, trained as baseline is, but for {updates:,} updates, and"
+            f"Students cut from other layers of their encoder, trained as baseline is, but for {updates:,} updates, and"
             " scored on dev.\n",
             markdown_table(header, rows, text_columns=2),
         ]

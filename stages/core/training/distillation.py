@@ -34,8 +34,8 @@ def distil(
     for key in ("hidden_weight", "relation_weight") if lessons.own_windows else ():
         if getattr(params, key) > 0:
             raise InputError(
-                f"params.yaml: distil.{key} is {getattr(params, key)}, wanted 0 where student.encoder has another"
-                " tokenizer than the teacher: states of different tokens do not align"
+                f"params.yaml: distil.{key} is {getattr(params, key)}, wanted 0 where student.encoder reads"
+                " other tokens or token types than the teacher: their states do not align"
             )
     seed_everything(params.seed)
     student = move(new_student(lessons, student_params, params.seed), runtime.device)

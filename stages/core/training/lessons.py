@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from stages.core.data.logits import load_logits
-from stages.core.data.prepared import UNLABELLED, Questions, has_own_windows, has_unlabelled, load_taught
+from stages.core.data.logits import OWN, load_logits
+from stages.core.data.prepared import UNLABELLED, Questions, has_own_windows, has_unlabelled, load_split, load_taught
 from stages.core.data.windows import fingerprint_tokenizer
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint
@@ -39,6 +39,24 @@ def load_lessons(data: Path, teacher: Path, cache: Path, device: torch.device) -
     if has_unlabelled(data):
         training = training.join(_load_training(data, cache, UNLABELLED, fingerprint(teacher)))
     return Lessons(move(load_checkpoint(teacher), device), training, load_taught(data, "dev"), has_own_windows(data))
+
+
+def in_the_teachers_tokens(lessons: Lessons, data: Path, teacher: Path, cache: Path) -> Lessons:
+    """Return the lessons as the teacher itself reads them, the same ones where its students read its tokens.
+
+    Raises InputError where the cache is not this teacher's on these windows.
+    """
+    if not lessons.own_windows:
+        return lessons
+
+    def taught(name: str) -> TrainingSet:
+        windows = load_split(data, name).windows
+        return TrainingSet(windows, load_logits(cache / f"{OWN}{name}.safetensors", windows, fingerprint(teacher)))
+
+    training = taught("train")
+    if has_unlabelled(data):
+        training = training.join(taught(UNLABELLED))
+    return Lessons(lessons.teacher, training, load_split(data, "dev"))
 
 
 def _load_training(data: Path, cache: Path, name: str, teacher: str) -> TrainingSet:

@@ -5,11 +5,13 @@ the repeats before it; a repeat of a cut-off trial takes that trial's place and 
 trials alone, so every process that shares the list agrees on them. What a place draws is seeded by the place.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import MedianPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
@@ -47,7 +49,8 @@ def hand_back(study: optuna.Study, number: int) -> None:
     trials = study.get_trials(deepcopy=False)
     if not any(trial.user_attrs.get(REPEATS) == number for trial in trials):
         study.enqueue_trial(trials[number].params, user_attrs={REPEATS: number})
-    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+    with contextlib.suppress(UpdateFinishedTrialError):  # it may end this very moment
+        study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 class PlaceSampler(BaseSampler):

@@ -1,10 +1,12 @@
 """Recovery: a pruned model trained under the teacher's cached answers and, layer by layer, under the whole model."""
 
+import hashlib
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from stages.core.models.families import layers, set_training_kernel
+from stages.core.models.families import layers, set_inference_kernel, set_training_kernel
+from stages.core.models.shapes import shapes_of
 from stages.core.runtime import Runtime
 from stages.core.training.fit import History, TrainingSet, fit
 from stages.core.training.losses import DistillationLoss, IntermediateLoss, Loss
@@ -34,4 +36,8 @@ def recover(
         set_training_kernel(whole, runtime.device)
         same = [(number, number) for number in range(1, len(layers(pruned)) + 1)]
         loss = IntermediateLoss(answers, pruned, whole, same, hidden_weight)
-    return fit(pruned, loss, training, params, runtime, scratch=scratch, name=name, updates=updates)
+    # A checkpoint of other units than these must not be gone on from, even if its shapes happen to fit.
+    units = hashlib.sha256(repr(shapes_of(pruned)).encode()).hexdigest()[:8]
+    history = fit(pruned, loss, training, params, runtime, scratch=scratch, name=f"{name} {units}", updates=updates)
+    set_inference_kernel(whole)
+    return history

@@ -105,7 +105,8 @@ def _wants_a_trial(study: optuna.Study, budget: Budget) -> bool:
 def _run_trial(study: optuna.Study, objective: Objective, space: Space, budget: Budget, shared: bool) -> None:
     trial = study.ask()
     if _is_superfluous(study, trial.number, budget):
-        study.tell(trial, state=TrialState.FAIL)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            study.tell(trial, state=TrialState.FAIL)
         return
     try:
         with counting(trial) if shared else contextlib.nullcontext():

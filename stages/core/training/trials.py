@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+import torch
 from optuna.trial import Trial
 from transformers import PreTrainedModel
 
@@ -44,10 +45,9 @@ class TrialRun:
         dev_f1: list[float] = []
 
         def judge(epoch: int, model: PreTrainedModel) -> None:
-            answers = answer_with(model, self.lessons.dev, self.decode, self.runtime.device, self.settings.batch_size)
-            dev_f1.append(quality(self.lessons.dev, answers)["f1"])
+            dev_f1.append(self._dev_f1(model))
             trial.report(dev_f1[-1], epoch)
-            if trial.should_prune():
+            if epoch + 1 < self.settings.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
         with passing_folder(self.scratch) as checkpoints:
@@ -62,3 +62,10 @@ class TrialRun:
                 after_epoch=judge,
             )
         return dev_f1[-1]
+
+    def _dev_f1(self, model: PreTrainedModel) -> float:
+        """A model that has diverged answers nothing: a bad point of the search, not its end."""
+        if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+            return 0.0
+        answers = answer_with(model, self.lessons.dev, self.decode, self.runtime.device, self.settings.batch_size)
+        return quality(self.lessons.dev, answers)["f1"]
