@@ -7,18 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from stages.core.report.variants import VARIANTS
 from tests.toy_repository import ROOT, Repository
 
 pytestmark = pytest.mark.slow
-
-EVERY_STAGE = [
-    *("prepare", "teacher", "cache_teacher", "baseline", "distil", "tune", "prune", "finetune", "export"),
-    *(
-        f"evaluate@{name}"
-        for name in ["teacher", "hard_label", "baseline", "distilled", "tuned", "pruned", "finetuned", "int8"]
-    ),
-    *("benchmark", "report"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +34,7 @@ def test_a_second_repro_runs_nothing(repository: Repository) -> None:
 
 def test_the_run_makes_all_variants_and_a_report(repository: Repository) -> None:
     names = {path.stem for path in (repository.folder / "metrics/quality").glob("*.json")}
-    assert names == {stage.split("@")[1] for stage in EVERY_STAGE if "@" in stage}
+    assert names == set(VARIANTS)
     assert "| finetuned |" in (repository.folder / "metrics/report.md").read_text()
 
 
@@ -80,9 +72,9 @@ def test_a_changed_temperature_reruns_distil_and_what_follows(repository: Reposi
 
 def test_a_small_float_is_a_float_and_reviews_read_well(repository: Repository) -> None:
     printed = repository.shell("dvc exp run -n small-rate -S finetune.learning_rate=3e-5").out
-    ran = repository.ran_stages(printed)
-    assert ran[0] == "finetune"
-    assert set(ran) == {"finetune", "export", "evaluate@finetuned", "evaluate@int8", "benchmark", "report"}
+    trained = {"finetune", "prune_teacher", "prune_curve"}  # all that take the settings of finetune
+    judged = {f"evaluate@{variant}" for variant in ("finetuned", "int8", "teacher_pruned")}
+    assert set(repository.ran_stages(printed)) == {*trained, "export", *judged, "benchmark", "report"}
     assert "3e-05" in repository.shell("dvc params diff --md").out
     differences = repository.shell("dvc metrics diff --md --no-path").out
     assert "finetuned.latency_ms_p50" in differences
