@@ -15,6 +15,7 @@ from optuna.trial import Trial, TrialState
 
 from stages.core.errors import InputError
 from stages.core.training import presence
+from stages.core.training import search as searching
 from stages.core.training.outcome import best_point, trials_table
 from stages.core.training.places import places
 from stages.core.training.search import Budget, search
@@ -197,6 +198,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from stages.core.training import presence
+from stages.core.training import search as searching
 from tests.test_search import Climbing, run
 presence.COUNT_SECONDS = 0.05
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
@@ -291,7 +293,11 @@ def test_two_processes_share_one_search_and_its_budget(tmp_path: Path, kind: str
     assert joined[0].communicate(timeout=120) == (None, "")
     assert joined[0].returncode == 0
     table = trials_table(study, SPACE)
-    assert table["trial"].tolist() == list(range(len(table)))
+    # Where both start the last trial at once, the later number is left unused; an early stop may then make room for one
+    # more, under the next.
+    unused = [trial for trial in study.get_trials() if trial.state == TrialState.FAIL]
+    assert not any(trial.params for trial in unused)
+    assert sorted(table["trial"].tolist() + [trial.number for trial in unused]) == list(range(len(study.get_trials())))
     assert table.loc[0, KNOBS].to_dict() == SPACE.default
     assert len({tuple(row) for row in table[KNOBS].to_numpy()}) == len(table), "a point was tried twice"
     assert 0 < len(objective.points) < len(table), "only one of the two has run trials"
@@ -335,6 +341,32 @@ def test_a_lost_trial_is_run_again_once_and_the_sleeper_that_wakes_is_not_heard(
     assert sorted(places(trials).values()) == [0, 0, 1]
     assert SPACE.default in helping.points
     assert trials_table(study, SPACE)["trial"].tolist() == [0, 1]
+
+
+def test_where_two_start_the_last_trial_at_once_the_later_number_stays_unused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process has looked at the budget before the third trial was there, and starts a fourth."""
+    heights, looks = Heights((50, 60), (50, 60), (10, 10), (), (50, 60)), []
+    wants = searching._wants_a_trial
+
+    def looked_before(study: optuna.Study, budget: Budget) -> bool:
+        looks.append(study)
+        return len(looks) == 1 or wants(study, budget)
+
+    def objective(trial: Trial, point: Point) -> float:
+        if trial.number == 2:
+            with monkeypatch.context() as other:
+                other.setattr(searching, "_wants_a_trial", looked_before)
+                run(tmp_path, heights, updates=3 * TRIAL, join=True)
+        return heights(trial, point)
+
+    study = run(tmp_path, objective, updates=3 * TRIAL, shared=True)
+    assert looks
+    assert [trial.state.name for trial in study.get_trials()] == ["COMPLETE", "COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
+    table = trials_table(study, SPACE)
+    assert table["trial"].tolist() == [0, 1, 2, 4]
+    assert 3 * TRIAL <= EPOCH * table["epochs"].sum() < 4 * TRIAL
 
 
 def test_only_a_search_that_exists_can_be_joined(tmp_path: Path) -> None:
