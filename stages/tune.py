@@ -1,8 +1,11 @@
 """Search of distillation's knobs, judged on dev -> the best parameters and the tuned student.
 
-Reads prepared data, the teacher and its cache; writes metrics/best_params.yaml, tables of trials and of knobs, and a
-student distilled in full with the best values. The test questions are never looked at. With --join, and without the
-outputs, a further process runs trials of a search that keeps its trials in a shared storage.
+Reads prepared data, the teacher and its cache, and the student distilled at the default point; writes
+metrics/best_params.yaml, tables of trials and of knobs, and the tuned student. A trial is short, and what is best in a
+short run need not be in a long one (Li et al. 2018, "Hyperband", on fidelities): the best points of the search are
+distilled in full, and of these students and the default's the best on dev is the tuned one. The test questions are
+never looked at. With --join, and without the outputs, a further process runs trials of a search that keeps its trials
+in a shared storage.
 """
 
 import argparse
@@ -20,6 +23,7 @@ from stages.core.training.space import Knob, Space, space_around
 if TYPE_CHECKING:
     import optuna
 
+    from stages.core.training.finals import Finalist
     from stages.core.training.search import Budget
 
 
@@ -31,12 +35,13 @@ class TuneParams:
     updates: int  # trials are started while fewer are spent
     trial_epochs: int  # passes over its windows in one trial
     trial_windows: int  # training windows in one trial
+    finalists: int  # points, the default apart, that are distilled in full
     storage: str  # of trials, for several processes: an URL; '' keeps them to this process
     space: dict[str, Knob]  # by key of the `distil` section
 
     def check(self) -> None:
         """Vouch for ranges; the space is checked against `distil`."""
-        for key in ("updates", "trial_epochs", "trial_windows"):
+        for key in ("updates", "trial_epochs", "trial_windows", "finalists"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
 
 
@@ -52,6 +57,14 @@ class TuneOutputs:
     history: Path  # the student's training, CSV
 
 
+@dataclass(frozen=True)
+class DefaultPoint:
+    """What `distil` has made with the values that the search starts from."""
+
+    student: Path  # a folder
+    history: Path  # its training, CSV
+
+
 def run(
     params: TuneParams,
     distil_params: DistilParams,
@@ -63,17 +76,21 @@ def run(
     teacher: Path,
     cache: Path,
     scratch: Path,
+    default: DefaultPoint | None,
     outputs: TuneOutputs | None,
 ) -> None:
-    """Try points on some of the windows, then distil in full with the best; without `outputs` only help with trials."""
+    """Try points on some of the windows, distil the best in full, keep the best student.
+
+    Without `default` and `outputs` only help with trials.
+    """
     origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
-    from stages.core.models.checkpoint import save_checkpoint
+    from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
     from stages.core.models.encoder import load_tokenizer
-    from stages.core.qa.evaluation import answer_with, quality
-    from stages.core.training.distillation import distil
-    from stages.core.training.fit import write_history
+    from stages.core.models.families import move
+    from stages.core.training.finals import Finalist, finals
+    from stages.core.training.fit import read_history, write_history
     from stages.core.training.lessons import load_lessons, some
-    from stages.core.training.outcome import best_point
+    from stages.core.training.outcome import finalists
     from stages.core.training.scratch import passing_folder, run_key, scratch_folder
     from stages.core.training.search import Budget, search
     from stages.core.training.storage import open_storage
@@ -87,9 +104,12 @@ def run(
         require(
             not inside, "params.yaml: tune.space", inside, "neither where students read other tokens than the teacher"
         )
-    # Where the trials are kept and how many there are changes none of them.
-    settings = [replace(params, storage="", updates=0), distil_params, runtime_params, student_params, decode]
-    inputs = [data, teacher, cache, origin]
+    # Where the trials are kept, how many there are and what comes after them changes none of them.
+    trial_params = replace(params, storage="", updates=0, finalists=0)
+    settings, inputs = (
+        [trial_params, distil_params, runtime_params, student_params, decode],
+        [data, teacher, cache, origin],
+    )
     with scratch_folder(scratch, settings, inputs) if outputs else passing_folder(scratch) as unfinished:
         trial = TrialRun(
             lessons=lessons,
@@ -111,15 +131,18 @@ def run(
             shared=params.storage != "",
             join=outputs is None,
         )
-        if outputs is None:
+        if outputs is None or default is None:
             return
-        settled = distil_params.at(best_point(study, space))
-        with scratch_folder(scratch, [settled, runtime_params, student_params], inputs) as half_trained:
-            student, losses = distil(lessons, student_params, settled, runtime, scratch=half_trained, name="tuned")
-            answers = answer_with(student, lessons.dev, decode, runtime.device, settled.batch_size)
-            save_checkpoint(student.cpu(), load_tokenizer(origin), outputs.out)
-            write_history(losses, outputs.history)
-            _write_search(outputs, study, space, budget, settled, quality(lessons.dev, answers))
+        distilled, history = move(load_checkpoint(default.student), runtime.device), read_history(default.history)
+        best, full_f1 = finals(
+            trial,
+            Finalist(distil_params, distilled, history, trial.dev_quality(distilled)),
+            finalists(study, space, params.finalists),
+            lambda settled: scratch_folder(scratch, [settled, runtime_params, student_params], inputs),
+        )
+        save_checkpoint(best.student.cpu(), load_tokenizer(origin), outputs.out)
+        write_history(best.history, outputs.history)
+        _write_search(outputs, study, space, budget, best, full_f1)
 
 
 def _write_search(
@@ -127,25 +150,27 @@ def _write_search(
     study: "optuna.Study",
     space: Space,
     budget: "Budget",
-    settled: DistilParams,
-    dev: dict[str, float],
+    best: "Finalist",
+    full_f1: dict[int, float],
 ) -> None:
     """Write the tables, the best parameters and the metrics."""
     from stages.core.files import write_json, write_text
     from stages.core.training.outcome import knobs_table, summary, trials_table
 
-    write_text(outputs.trials, trials_table(study, space).to_csv(index=False, lineterminator="\n"))
-    write_text(outputs.importance, knobs_table(study, space).to_csv(index=False, lineterminator="\n"))
+    chosen = {name: float(getattr(best.settings, name)) for name in space.knobs}
+    trials, knobs = trials_table(study, space, full_f1), knobs_table(study, space, chosen)
+    write_text(outputs.trials, trials.to_csv(index=False, lineterminator="\n"))
+    write_text(outputs.importance, knobs.to_csv(index=False, lineterminator="\n"))
     tuned = [field.name for field in fields(TunedParams)]
     sections = {"tuned": tuned, "also_tuned": [name for name in space.knobs if name not in tuned]}
     lines = [
         line
         for section, names in sections.items()
-        for line in (f"{section}:", *(f"  {name}: {getattr(settled, name)!r}" for name in names))
+        for line in (f"{section}:", *(f"  {name}: {getattr(best.settings, name)!r}" for name in names))
         if names
     ]
     write_text(outputs.best, "\n".join([*lines, ""]))
-    write_json(outputs.metrics, {"dev": dev, "search": summary(study, space, budget)})
+    write_json(outputs.metrics, {"dev": best.dev, "search": summary(study, space, budget, full_f1, chosen)})
 
 
 def main() -> None:
@@ -153,22 +178,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("data", "teacher", "cache", "scratch"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in (field.name for field in fields(TuneOutputs)):
+    alone = ["distilled", "distilled-history", *(field.name for field in fields(TuneOutputs))]
+    for name in alone:
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--join", action="store_true", help="run trials of a search under way, write no outputs")
     paths = vars(parser.parse_args())
     join = paths.pop("join")
-    written = {field.name: paths.pop(field.name) for field in fields(TuneOutputs)}
-    missing = [name for name, path in written.items() if path is None]
+    missing = [name for name in alone if paths[name.replace("-", "_")] is None]
     if missing and not join:
         parser.error(f"the following arguments are required: {', '.join(f'--{name}' for name in missing)}")
+    default = DefaultPoint(paths.pop("distilled"), paths.pop("distilled_history"))
+    outputs = TuneOutputs(**{field.name: paths.pop(field.name) for field in fields(TuneOutputs)})
     params, distil_params = load_params("tune", TuneParams), load_params("distil", DistilParams)
     if join:
         require(params.storage != "", "params.yaml: tune.storage", "", "the URL of a storage that processes share")
     runtime, student = load_params("runtime", RuntimeParams), load_params("student", StudentParams)
     decode = load_params("decode", DecodeParams)
-    outputs = None if join else TuneOutputs(**written)
-    run(params, distil_params, runtime, student, decode, **paths, outputs=outputs)
+    writes = {"default": None, "outputs": None} if join else {"default": default, "outputs": outputs}
+    run(params, distil_params, runtime, student, decode, **paths, **writes)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def test_too_few_trials_and_trials_of_which_no_quarter_stands_out_have_no_import
 ) -> None:
     study = study_of(*trials)
     assert importances(study, SPACE) == {}
-    table = knobs_table(study, SPACE)
+    table = knobs_table(study, SPACE, SPACE.default)
     assert table["importance"].isna().all()
     assert "nan" not in table.to_csv(index=False).lower()
 
@@ -89,18 +89,19 @@ TRIALS = [
 def test_a_row_per_knob_tells_what_lies_near_the_best() -> None:
     study = study_of(*TRIALS)
     assert [trial.number for trial in near_best(study)] == [0, 2, 4]
-    table = knobs_table(study, SPACE).set_index("knob")
-    assert table.loc["temperature", ["default", "best", "boundary"]].tolist() == [2.0, 1.02, "low"]
+    table = knobs_table(study, SPACE, {"temperature": 1.02, "alpha": 0.75}).set_index("knob")
+    assert table.loc["temperature", ["default", "chosen", "boundary"]].tolist() == [2.0, 1.02, "low"]
     assert table.loc["temperature", ["near_low", "near_high"]].tolist() == [1.02, 8.0]
     assert table.loc["temperature", "near_share"] == 0.99  # 1 - log 1.02 / log 8
-    assert table.loc["alpha", ["best", "boundary", "near_low", "near_high", "near_share"]].tolist() == [
+    assert table.loc["alpha", ["chosen", "boundary", "near_low", "near_high", "near_share"]].tolist() == [
         0.75, "", 0.5, 0.75, 0.25,
     ]  # fmt: skip
     assert table.loc["alpha", ["low", "high", "scale"]].tolist() == [0.0, 1.0, "linear"]
 
 
 def test_the_summary_is_of_finite_numbers() -> None:
-    found = summary(study_of(*TRIALS), SPACE, Budget(updates=200, epoch_updates=25, epochs=2))
+    budget, chosen = Budget(updates=200, epoch_updates=25, epochs=2), {"temperature": 1.02, "alpha": 0.75}
+    found = summary(study_of(*TRIALS), SPACE, budget, {0: 70.0, 2: 71.0, 4: 69.0}, chosen)
     json.dumps(found, allow_nan=False)
     assert found == {
         "trials": 5,
@@ -112,9 +113,12 @@ def test_the_summary_is_of_finite_numbers() -> None:
         "near_f1": 1.0,
         "importance_from_trials": ENOUGH_TRIALS,
         "knobs_on_boundary": 1,
+        "finalists": 2,
+        "default_full_f1": 70.0,
+        "best_full_f1": 71.0,
     }
 
 
 def test_the_default_alone_is_a_search() -> None:
-    table = knobs_table(study_of(TRIALS[0]), SPACE).set_index("knob")
-    assert table.loc["temperature", ["best", "near_low", "near_high", "near_share"]].tolist() == [2.0, 2.0, 2.0, 0.0]
+    table = knobs_table(study_of(TRIALS[0]), SPACE, SPACE.default).set_index("knob")
+    assert table.loc["temperature", ["chosen", "near_low", "near_high", "near_share"]].tolist() == [2.0, 2.0, 2.0, 0.0]

@@ -16,7 +16,7 @@ from optuna.trial import Trial, TrialState
 from stages.core.errors import InputError
 from stages.core.training import presence
 from stages.core.training import search as searching
-from stages.core.training.outcome import best_point, trials_table
+from stages.core.training.outcome import finalists, trials_table
 from stages.core.training.places import places
 from stages.core.training.search import Budget, search
 from stages.core.training.space import Knob, Point, Space
@@ -125,7 +125,8 @@ def test_a_default_that_does_not_read_well_is_tried_exactly(tmp_path: Path) -> N
     space = Space(SPACE.knobs, default)
     storage = open_storage(f"sqlite:///{tmp_path}/trials")
     study = search(objective, space, Budget(1, EPOCH, 2), seed=1, name="toy", storage=storage)
-    assert objective.points == [default] == [best_point(study, space)]
+    assert objective.points == [default]
+    assert finalists(study, space, 1) == {}
 
 
 def test_the_seed_decides(tmp_path: Path, uninterrupted: pd.DataFrame) -> None:
@@ -145,7 +146,7 @@ def test_trials_that_lag_behind_the_median_are_stopped_and_their_updates_buy_ano
     heights = [(30.0, 60.0), (20.0, 50.0), (24.0, 90.0), (26.0, 55.0), (40.0, 41.0), (10.0, 95.0), (31.0, 56.0)]
     study = run(tmp_path, Heights(*heights), updates=5 * TRIAL)
     table = trials_table(study, SPACE)
-    assert list(table.columns) == ["trial", *KNOBS, "f1", "epochs", "state"]
+    assert list(table.columns) == ["trial", *KNOBS, "f1", "epochs", "state", "full_f1"]
     # Trial 2 lags behind the median 25 of the first two; trial 4 is behind at its end, too late to save anything.
     # Trial 2 has left an epoch's updates, enough to begin trial 5, which is stopped too, and so leaves enough for none.
     assert table["state"].tolist() == ["complete", "complete", "pruned", "complete", "complete", "pruned"]
@@ -154,16 +155,30 @@ def test_trials_that_lag_behind_the_median_are_stopped_and_their_updates_buy_ano
     assert EPOCH * table["epochs"].sum() == 5 * TRIAL
 
 
-def test_the_best_point_is_the_earliest_of_the_highest_complete_trials(tmp_path: Path) -> None:
-    study = run(tmp_path, Heights((50, 50), (60, 60), (60, 60), (10, 99)), updates=3 * TRIAL + 1)
+def test_finalists_are_the_highest_complete_trials_the_earlier_of_a_tie_first(tmp_path: Path) -> None:
+    study = run(tmp_path, Heights((50, 50), (60, 60), (60, 60), (10, 99), (61, 61)), updates=4 * TRIAL + 1)
     table = trials_table(study, SPACE)
-    assert table["state"].tolist() == ["complete"] * 3 + ["pruned"]
-    assert best_point(study, SPACE) == table.loc[1, KNOBS].to_dict()
+    assert table["state"].tolist() == ["complete"] * 3 + ["pruned", "complete"]
+    ranked = [
+        (4, table.loc[4, KNOBS].to_dict()),
+        (1, table.loc[1, KNOBS].to_dict()),
+        (2, table.loc[2, KNOBS].to_dict()),
+    ]
+    assert list(finalists(study, SPACE, 9).items()) == ranked
+    assert list(finalists(study, SPACE, 2).items()) == ranked[:2]
 
 
-def test_where_nothing_is_better_the_default_stands(tmp_path: Path) -> None:
+def test_the_default_is_no_finalist_however_good_it_is(tmp_path: Path) -> None:
     study = run(tmp_path, Heights((1, 60), (50, 59.9), (50, 60), (90, 20)), updates=4 * TRIAL)
-    assert best_point(study, SPACE) == SPACE.default
+    assert list(finalists(study, SPACE, 9)) == [2, 1, 3]
+
+
+def test_students_distilled_in_full_are_told_of_beside_their_trials(
+    uninterrupted: pd.DataFrame, tmp_path: Path
+) -> None:
+    table = trials_table(run(tmp_path, Climbing()), SPACE, {0: 70.0, 2: 71.25})
+    assert table["full_f1"].dropna().to_dict() == {0: 70.0, 2: 71.25}
+    assert table.drop(columns="full_f1").equals(uninterrupted.drop(columns="full_f1"))
 
 
 def test_the_default_is_never_stopped_however_far_others_are_ahead(tmp_path: Path) -> None:
@@ -180,7 +195,6 @@ def test_the_default_is_never_stopped_however_far_others_are_ahead(tmp_path: Pat
 
     study = run(tmp_path, objective, updates=3 * TRIAL, shared=True)
     assert trials_table(study, SPACE)["state"].tolist() == ["complete"] * 3
-    assert best_point(study, SPACE) == SPACE.default
 
 
 def test_a_search_that_has_spent_its_budget_runs_nothing_and_a_larger_budget_goes_on_from_there(

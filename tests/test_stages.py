@@ -31,8 +31,9 @@ from stages.core.params import read_yaml
 from stages.core.pruning.curve import CRITERIA
 from stages.core.qa.inference import predict_logits
 from stages.core.report.variants import VARIANTS
+from stages.core.training import finals
 from stages.core.training.losses import LabelLoss, LossTerms
-from stages.core.training.settings import StudentParams
+from stages.core.training.settings import StudentParams, TunedParams
 from stages.core.training.space import Knob
 from stages.core.training.trials import TrialRun
 from stages.prepare import UnlabelledParams
@@ -212,17 +213,23 @@ def test_the_cache_is_as_good_as_the_teacher(run: Run) -> None:
     )
 
 
-def test_the_search_starts_at_the_default_and_its_best_trial_is_the_tuned_setting(run: Run) -> None:
+def test_the_search_starts_at_the_default_and_the_best_student_of_its_finals_is_tuned(run: Run) -> None:
     trials = pd.read_csv(run[0].root / "plots" / "tune_trials.csv")
     knobs = list(TUNE.space)
     assert trials.loc[0, knobs].tolist() == [2.0, 0.9, 5e-3, 1.0]
-    complete = trials[trials["state"] == "complete"]
-    best = complete.loc[complete["f1"].idxmax()]
+    others = trials[trials["state"] == "complete"].drop(index=0)
+    finalists = others.sort_values("f1", ascending=False, kind="stable").index[:2]
+    assert trials["full_f1"].dropna().index.tolist() == sorted([0, *finalists])
     chosen = read_yaml(run[0].root / "metrics" / "best_params.yaml")
     assert list(chosen) == ["tuned", "also_tuned"]
+    best = trials.loc[trials["full_f1"].idxmax()]
     assert {**chosen["tuned"], **chosen["also_tuned"]} == best[knobs].to_dict()
-    found = run[0].json("metrics/tune.json")["search"]
-    assert found["best_trial_f1"] == best["f1"] >= found["default_trial_f1"] == trials.loc[0, "f1"]
+    metrics = run[0].json("metrics/tune.json")
+    assert metrics["dev"]["f1"] == metrics["search"]["best_full_f1"] == best["full_f1"]
+    found = metrics["search"]
+    assert found["default_full_f1"] == trials.loc[0, "full_f1"] == run[0].json("metrics/distil.json")["dev"]["f1"]
+    complete = trials[trials["state"] == "complete"]
+    assert found["best_trial_f1"] == complete["f1"].max() >= found["default_trial_f1"] == trials.loc[0, "f1"]
     # 4 updates an epoch; another trial was started only while fewer than 32 were spent.
     assert found["updates"] == 4 * trials["epochs"].sum() >= 32 > 4 * trials["epochs"][:-1].sum()
 
@@ -257,17 +264,45 @@ def judge(_: TrialRun, trial: Trial, __: object) -> float:
     return HEIGHTS[trial.number]
 
 
-def test_tuned_is_distilled_at_the_best_point(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def forgetful(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search is made up, and the default's student has forgotten everything, so that a finalist beats it."""
     monkeypatch.setattr(TrialRun, "__call__", judge)
-    copied.tune()
+    folder = copied.root / "models" / "distilled"
+    student = load_checkpoint(folder)
+    for parameter in student.qa_outputs.parameters():  # type: ignore[operator, union-attr]
+        parameter.data.fill_(float("nan"))
+    save_checkpoint(student, load_tokenizer(folder), folder)
+
+
+def test_tuned_is_distilled_at_the_best_point(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgetful(copied, monkeypatch)
+    copied.tune(finalists=1)
     third = pd.read_csv(copied.root / "plots" / "tune_trials.csv").loc[2, list(TUNE.space)].to_dict()
     assert vars(copied.tuned) == {name: third[name] for name in vars(copied.tuned)}
     copied.distil(**third)
     assert weights(copied, "tuned") == weights(copied, "distilled")
 
 
-def test_a_knob_left_out_stays_as_in_distil(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_default_that_no_finalist_beats_is_tuned_to_the_byte(
+    copied: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(TrialRun, "__call__", judge)
+    monkeypatch.setattr(finals, "distil", lambda lessons, *_, **__: (lessons.teacher.apply(_spoil), []))
+    copied.tune()
+    assert copied.tuned == TunedParams(2.0, 0.9, 5e-3)
+    assert weights(copied, "tuned") == weights(copied, "distilled")
+    assert (copied.root / "loss" / "tuned.csv").read_bytes() == (copied.root / "loss" / "distilled.csv").read_bytes()
+    trials = pd.read_csv(copied.root / "plots" / "tune_trials.csv")
+    assert trials.loc[2:3, "full_f1"].tolist() == [0.0, 0.0], "a student that has diverged answers nothing"
+
+
+def _spoil(module: nn.Module) -> None:
+    for parameter in module.parameters(recurse=False):
+        parameter.data.fill_(float("nan"))
+
+
+def test_a_knob_left_out_stays_as_in_distil(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgetful(copied, monkeypatch)
     copied.tune(space={"alpha": TUNE.space["alpha"]})
     assert list(read_yaml(copied.root / "metrics" / "best_params.yaml")) == ["tuned"]
     assert (copied.tuned.temperature, copied.tuned.learning_rate) == (DISTIL.temperature, DISTIL.learning_rate)

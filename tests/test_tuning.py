@@ -20,9 +20,12 @@ FIGURES = {
     "near_f1": 1.0,
     "importance_from_trials": 20,
     "knobs_on_boundary": 1,
+    "finalists": 2,
+    "default_full_f1": 60.04,
+    "best_full_f1": 61.51,
 }
 BOUNDS = {"low": [1.0, 0.5], "high": [8.0, 1.0], "scale": ["log", "linear"]}
-FOUND = {"default": [2.0, 0.9], "best": [3.25, 1.0], "boundary": ["", "high"]}
+FOUND = {"default": [2.0, 0.9], "chosen": [3.25, 1.0], "boundary": ["", "high"]}
 NEAR = {"near_low": [1.5, 0.75], "near_high": [6.0, 1.0], "near_share": [0.667, 0.5]}
 KNOBS = {"knob": ["temperature", "alpha"], **BOUNDS, **FOUND, **NEAR, "importance": [0.871, 0.129]}
 
@@ -49,12 +52,27 @@ def test_the_section_tells_cost_best_values_flatness_bounds_and_importance(tmp_p
     assert "PED-ANOVA" in text
 
 
+@pytest.mark.parametrize(
+    ("figures", "told"),
+    [
+        ({}, "The 2 best other points and the default were distilled in full; on dev the default has 60.0 F1, and"
+         " the best of them, with 61.5, is `tuned`."),
+        ({"finalists": 1, "best_full_f1": 60.04}, "The best other point and the default were distilled in full; on"
+         " dev the default has 60.0 F1, no other more: it is `tuned`."),
+        ({"finalists": 0, "best_full_f1": 60.04}, "No trial at another point was complete: the default is `tuned`."),
+    ],
+)  # fmt: skip
+def test_the_section_tells_how_the_finals_ended(tmp_path: Path, figures: dict[str, float], told: str) -> None:
+    toy_search(tmp_path, **figures)
+    assert told in section(tmp_path)
+
+
 def test_too_few_trials_for_an_importance_are_told(tmp_path: Path) -> None:
     toy_search(tmp_path, {"importance": [None, None], "boundary": ["", ""]}, trials=3, trials_pruned=1)
     text = section(tmp_path)
     assert "3 trials are too few to tell which knobs matter: it takes 20." in text
     assert "| 0.67 | – |" in text
-    assert "No best value lies on a bound of the search." in text
+    assert "No chosen value lies on a bound of the search." in text
     assert "nan" not in text.lower()
     assert "PED-ANOVA" not in text
 

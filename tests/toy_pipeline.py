@@ -75,6 +75,7 @@ TUNE = tune.TuneParams(
     updates=32,
     trial_epochs=2,
     trial_windows=16,
+    finalists=2,
     storage="",
     space={
         "temperature": Knob(1.0, 8.0, "log"),
@@ -215,6 +216,9 @@ class Pipeline:
             DECODE,
             **self.lessons,
             scratch=scratch,
+            default=None
+            if join
+            else tune.DefaultPoint(self.root / "models" / "distilled", self.root / "loss" / "distilled.csv"),
             outputs=None if join else outputs,
         )
 

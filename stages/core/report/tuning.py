@@ -20,8 +20,11 @@ FIGURES = (
     "best_trial_f1",
     "near_f1",
     "importance_from_trials",
+    "finalists",
+    "default_full_f1",
+    "best_full_f1",
 )
-COLUMNS = ("knob", "low", "high", "scale", "default", "best", "boundary", "near_low", "near_high", "near_share")
+COLUMNS = ("knob", "low", "high", "scale", "default", "chosen", "boundary", "near_low", "near_high", "near_share")
 
 
 @dataclass(frozen=True)
@@ -64,19 +67,19 @@ def search_section(found: Search) -> str:
             f" {complete:.0f} complete trials lie {near}. A wide share of a knob's range {near} says that the optimum"
             " is flat along the knob, or that other knobs make up for it.\n",
             _table(found.knobs, near),
-            f"{_boundary_sentence(found.knobs)} {_importance_sentence(found)}\n",
+            f"{_finalists_sentence(figures)} {_boundary_sentence(found.knobs)} {_importance_sentence(found)}\n",
         ]
     )
 
 
 def _table(knobs: pd.DataFrame, near: str) -> str:
-    header = ("knob", "searched", "default", "best", near, "share of the range", "importance")
+    header = ("knob", "searched", "default", "chosen", near, "share of the range", "importance")
     rows = [
         [
             row["knob"],
             f"{row['low']:g} to {row['high']:g}, {row['scale']}",
             f"{row['default']:g}",
-            f"{row['best']:g}",
+            f"{row['chosen']:g}",
             f"{row['near_low']:g} to {row['near_high']:g}",
             f"{row['near_share']:.2f}",
             NOTHING if pd.isna(row["importance"]) else f"{row['importance']:.2f}",
@@ -86,10 +89,19 @@ def _table(knobs: pd.DataFrame, near: str) -> str:
     return markdown_table(header, rows, text_columns=2)
 
 
+def _finalists_sentence(figures: Mapping[str, float]) -> str:
+    count, default, best = figures["finalists"], figures["default_full_f1"], figures["best_full_f1"]
+    if count == 0:
+        return "No trial at another point was complete: the default is `tuned`."
+    points = "The best other point" if count == 1 else f"The {count:.0f} best other points"
+    verdict = f"and the best of them, with {best:.1f}, is `tuned`" if best > default else "no other more: it is `tuned`"
+    return f"{points} and the default were distilled in full; on dev the default has {default:.1f} F1, {verdict}."
+
+
 def _boundary_sentence(knobs: pd.DataFrame) -> str:
     names = [f"{row['knob']} ({row['boundary']})" for row in knobs.to_dict("records") if row["boundary"]]
     if not names:
-        return "No best value lies on a bound of the search."
+        return "No chosen value lies on a bound of the search."
     return f"On a bound of the search, so that a wider one may find better: {', '.join(names)}."
 
 

@@ -133,6 +133,12 @@ def write_history(history: History, path: Path) -> None:
     partial.replace(path)
 
 
+def read_history(path: Path) -> History:
+    """Return a loss history that `write_history` wrote, to its six digits."""
+    rows = pd.read_csv(path).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
 def _set_dropout(model: nn.Module, probability: float) -> None:
     """Set the dropout of every layer; the config, which says how the encoder was pretrained, stays as it is."""
     for module in model.modules():

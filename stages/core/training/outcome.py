@@ -1,6 +1,8 @@
-"""What a search has found: the best point, all trials, which knobs matter, and how flat the optimum is."""
+"""What a search has found: the best points, all trials, which knobs matter, and how flat the optimum is."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -17,16 +19,29 @@ TOP_SHARE = 0.25  # of the trials: what importance is importance for getting int
 ENOUGH_TRIALS = 20  # for an importance: five in the top share, as Optuna advises
 
 
-def best_point(study: optuna.Study, space: Space) -> Point:
-    """Return the point of the trial with the highest dev F1, the earliest where several tie.
+def finalists(study: optuna.Study, space: Space, count: int) -> dict[int, Point]:
+    """Return the `count` points of the complete trials with the highest dev F1, by trial, the default's apart.
 
-    Stopped trials do not count, and the default point's trial is never stopped: the best is never below it.
+    Of trials that tie the earlier comes first, and of trials at one point only the best counts. There are fewer where
+    fewer trials were complete.
     """
-    return space.point(_best(study).params)
+    complete = [(place, trial) for place, trial in _ended(study).items() if trial.state == TrialState.COMPLETE]
+    found: dict[int, Point] = {}
+    for place, trial in sorted(complete, key=lambda each: -_f1(each[1])):
+        point = space.point(trial.params)
+        if point != space.default and point not in found.values():
+            found[place] = point
+    return dict(list(found.items())[:count])
 
 
-def trials_table(study: optuna.Study, space: Space) -> pd.DataFrame:
-    """Return a row per trial: trial, the knobs, f1 (the last one judged), epochs run, state (complete or pruned)."""
+def trials_table(
+    study: optuna.Study, space: Space, full_f1: Mapping[int, float] = MappingProxyType({})
+) -> pd.DataFrame:
+    """Return a row per trial.
+
+    Columns: trial, the knobs, f1 (the last one judged), epochs run, state (complete or pruned), full_f1 (of the student
+    distilled in full at that point, from `full_f1` by trial; else empty).
+    """
     rows: list[dict[str, Any]] = [
         {
             "trial": place,
@@ -34,22 +49,23 @@ def trials_table(study: optuna.Study, space: Space) -> pd.DataFrame:
             "f1": round(_last_f1(trial), 4),
             "epochs": len(trial.intermediate_values),
             "state": trial.state.name.lower(),
+            "full_f1": round(full_f1[place], 4) if place in full_f1 else None,
         }
         for place, trial in _ended(study).items()
     ]
     return pd.DataFrame(rows)
 
 
-def knobs_table(study: optuna.Study, space: Space) -> pd.DataFrame:
+def knobs_table(study: optuna.Study, space: Space, chosen: Point) -> pd.DataFrame:
     """Return a row per knob: what was searched, what was found, what it matters.
 
-    Columns: knob, low, high, scale, default, best; boundary (low or high where the best lies on that bound, else
-    empty); near_low and near_high, the knob's extremes among the complete trials within 1 F1 of the best; near_share,
-    how much of the knob's range on its scale they span, 0 to 1: a wide span says that the optimum is flat along the
-    knob, or that other knobs make up for it; importance (see `importances`; empty without one).
+    Columns: knob, low, high, scale, default, chosen; boundary (low or high where the chosen value lies on that bound,
+    else empty); near_low and near_high, the knob's extremes among the complete trials within 1 F1 of the best;
+    near_share, how much of the knob's range on its scale they span, 0 to 1: a wide span says that the optimum is flat
+    along the knob, or that other knobs make up for it; importance (see `importances`; empty without one).
     """
-    best, near = best_point(study, space), [space.point(trial.params) for trial in near_best(study)]
-    boundary, matters = space.on_boundary(best), importances(study, space)
+    near = [space.point(trial.params) for trial in near_best(study)]
+    boundary, matters = space.on_boundary(chosen), importances(study, space)
     rows = []
     for name, knob in space.knobs.items():
         low, high = min(point[name] for point in near), max(point[name] for point in near)
@@ -60,7 +76,7 @@ def knobs_table(study: optuna.Study, space: Space) -> pd.DataFrame:
                 "high": knob.high,
                 "scale": knob.scale,
                 "default": space.default[name],
-                "best": best[name],
+                "chosen": chosen[name],
                 "boundary": boundary.get(name, ""),
                 "near_low": low,
                 "near_high": high,
@@ -100,8 +116,13 @@ def importances(study: optuna.Study, space: Space) -> dict[str, float]:
     return get_param_importances(ranked, evaluator=evaluator, params=list(space.knobs))
 
 
-def summary(study: optuna.Study, space: Space, budget: Budget) -> dict[str, float]:
-    """Return what a search has cost and found, as numbers."""
+def summary(
+    study: optuna.Study, space: Space, budget: Budget, full_f1: Mapping[int, float], chosen: Point
+) -> dict[str, float]:
+    """Return what a search has cost and found, as numbers.
+
+    `full_f1` is the dev F1 of the students distilled in full, by trial, and `chosen` the point of the one that is kept.
+    """
     ended = _ended(study)
     return {
         "trials": len(ended),
@@ -112,7 +133,10 @@ def summary(study: optuna.Study, space: Space, budget: Budget) -> dict[str, floa
         "best_trial_f1": round(_f1(_best(study)), 4),
         "near_f1": NEAR_F1,
         "importance_from_trials": ENOUGH_TRIALS,
-        "knobs_on_boundary": len(space.on_boundary(best_point(study, space))),
+        "knobs_on_boundary": len(space.on_boundary(chosen)),
+        "finalists": len(full_f1) - 1,
+        "default_full_f1": round(full_f1[0], 4),
+        "best_full_f1": round(max(full_f1.values()), 4),
     }
 
 

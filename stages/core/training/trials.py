@@ -45,7 +45,7 @@ class TrialRun:
         dev_f1: list[float] = []
 
         def judge(epoch: int, model: PreTrainedModel) -> None:
-            dev_f1.append(self._dev_f1(model))
+            dev_f1.append(self.dev_quality(model)["f1"])
             trial.report(dev_f1[-1], epoch)
             if epoch + 1 < self.settings.epochs and trial.should_prune():
                 raise optuna.TrialPruned
@@ -63,9 +63,12 @@ class TrialRun:
             )
         return dev_f1[-1]
 
-    def _dev_f1(self, model: PreTrainedModel) -> float:
-        """A model that has diverged answers nothing: a bad point of the search, not its end."""
+    def dev_quality(self, model: PreTrainedModel) -> dict[str, float]:
+        """Return exact match and F1 on dev, in percent.
+
+        A model that has diverged answers nothing: a bad point of the search, not its end.
+        """
         if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
-            return 0.0
+            return {"exact_match": 0.0, "f1": 0.0}
         answers = answer_with(model, self.lessons.dev, self.decode, self.runtime.device, self.settings.batch_size)
-        return quality(self.lessons.dev, answers)["f1"]
+        return quality(self.lessons.dev, answers)
