@@ -79,6 +79,7 @@ def test_planned_comparisons_and_their_verdict() -> None:
     assert [row[0] for row in rows] == [
         "baseline - hard_label",
         "distilled - baseline",
+        "distilled - hard_label",
         "tuned - distilled",
         "tuned - baseline",
         "finetuned - pruned",
@@ -86,7 +87,7 @@ def test_planned_comparisons_and_their_verdict() -> None:
         "int8 - finetuned",
         "teacher_pruned - finetuned",
     ]
-    assert rows[3][2:] == ["+0.0 [+0.0, +0.0]", "+2.0 [+2.0, +2.0]", "yes"]
+    assert rows[4][2:] == ["+0.0 [+0.0, +0.0]", "+2.0 [+2.0, +2.0]", "yes"]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,7 @@ def test_differences_frame_has_rows_above_and_planned_ones_once() -> None:
         "int8 - finetuned": True,
         "teacher_pruned - finetuned": True,
         "teacher_pruned - int8": False,
+        "distilled - hard_label": True,
         "tuned - baseline": True,
         "finetuned - tuned": True,
     }

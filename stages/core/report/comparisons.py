@@ -11,6 +11,7 @@ from stages.core.report.variants import VARIANTS
 PLANNED = {
     ("baseline", "hard_label"): "Do the teacher's logits help beyond labels?",
     ("distilled", "baseline"): "Does alignment inside (hidden states, relations) help beyond logits?",
+    ("distilled", "hard_label"): "What do the teacher's logits and alignment inside buy together?",
     ("tuned", "distilled"): "Does the tuned recipe beat the distilled one?",
     ("tuned", "baseline"): "Does tuning help beyond the default recipe?",
     ("finetuned", "pruned"): "How much does recovery bring back?",
