@@ -278,7 +278,15 @@ class Pipeline:
         )
 
     def export(self, **changes: Any) -> None:
-        params = {"seed": 1, "batch_size": 4, "tolerance": 1e-4, "reduce_range": False, **changes}
+        params = {
+            "seed": 1,
+            "batch_size": 4,
+            "tolerance": 1e-4,
+            "calibration_windows": 8,
+            "smoothing": 0.8,
+            "signed_weights": False,
+            **changes,
+        }
         export.run(
             export.ExportParams(**params),
             RUNTIME,

@@ -1,4 +1,4 @@
-"""A model written as an ONNX graph, in float32 or with its matrices and word embeddings in eight bits.
+"""A model written as an ONNX graph in float32.
 
 The graph takes `input_ids`, `attention_mask` and, where the family tells token types apart, `token_type_ids`, (B, L)
 int64 with B and L free, and gives `start_logits` and `end_logits`, (B, L) float32. Its bytes repeat: what the exporter
@@ -7,14 +7,12 @@ notes about code and machine is taken out.
 
 import copy
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -26,7 +24,6 @@ from stages.core.models.session import GRAPH, INPUTS, OUTPUTS
 
 OPSET = 18
 HEAD = "qa_outputs"
-EMBEDDINGS = "word_embeddings.weight"
 LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "root")
 
 
@@ -34,36 +31,7 @@ def save_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder
     """Write `model`, pruned or not, into the empty or new `folder`: a float32 graph, config and tokenizer."""
     folder.mkdir(exist_ok=True)
     save_description(model, tokenizer, folder)
-    _write(_graph_of(model), folder / GRAPH)
-
-
-def save_onnx_int8(source: Path, folder: Path, *, reduce_range: bool) -> None:
-    """Copy what `save_onnx` wrote into `source` to the empty or new `folder`, with the graph in eight bits.
-
-    Matrices have a scale for each output and word embeddings one for each word; activations are quantised as they
-    come (ONNX Runtime's dynamic quantisation). The answer head stays in float32. `reduce_range` keeps weights to seven
-    bits, for processors without VNNI, whose sums of eight-bit products saturate.
-    """
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
-
-    shutil.copytree(source, folder, dirs_exist_ok=True)
-    proto = onnx.load(source / GRAPH)
-    _quantise_embeddings(proto)
-    add_pre_process_metadata(proto)  # or it asks on standard error to fold what the exporter has folded already
-    with _silence():
-        quantize_dynamic(
-            proto,
-            folder / GRAPH,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            reduce_range=reduce_range,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=[node.name for node in proto.graph.node if node.name.startswith(HEAD)],
-            extra_options={"MatMulConstBOnly": True},
-        )
-    _write(onnx.load(folder / GRAPH), folder / GRAPH)
+    write_graph(_graph_of(model), folder / GRAPH)
 
 
 def _graph_of(model: PreTrainedModel) -> Any:
@@ -73,7 +41,7 @@ def _graph_of(model: PreTrainedModel) -> Any:
     # Two windows of eight tokens, for a size of one would be taken for a fixed one; and a tensor for each input, for
     # the exporter tells inputs apart by the objects they are.
     sample = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
-    with _silence(), quiet(), torch.no_grad():
+    with silence(), quiet(), torch.no_grad():
         program = torch.onnx.export(
             answering,
             sample,
@@ -118,34 +86,7 @@ class _Bias(nn.Module):
         return self.bias  # (width,), which broadcasts where the layer adds it
 
 
-def _quantise_embeddings(proto: Any) -> None:
-    """Keep the word embeddings as int8 with a float32 scale for each word, in place; looked up, then multiplied out."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = proto.graph
-    table = next(each for each in graph.initializer if each.name.endswith(EMBEDDINGS))
-    lookup = next(node for node in graph.node if node.op_type == "Gather" and node.input[0] == table.name)
-    values = numpy_helper.to_array(table)
-    scale = np.abs(values).max(axis=1, keepdims=True).astype(np.float32) / 127
-    scale[scale == 0] = 1
-    tables = {f"{table.name}_quantized": np.rint(values / scale).astype(np.int8), f"{table.name}_scale": scale}
-    graph.initializer.remove(table)
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tables.items())
-    whole, scales = (f"{name}_looked_up" for name in tables)
-    eight_bits, words = tables
-    nodes = [
-        helper.make_node("Gather", [eight_bits, lookup.input[1]], [whole], f"{lookup.name}_quantized"),
-        helper.make_node("Gather", [words, lookup.input[1]], [scales], f"{lookup.name}_scale"),
-        helper.make_node("Cast", [whole], [f"{whole}_float"], f"{lookup.name}_cast", to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{whole}_float", scales], [lookup.output[0]], f"{lookup.name}_product"),
-    ]
-    place = list(graph.node).index(lookup)
-    graph.node.remove(lookup)
-    for shift, node in enumerate(nodes):
-        graph.node.insert(place + shift, node)
-
-
-def _write(proto: Any, path: Path) -> None:
+def write_graph(proto: Any, path: Path) -> None:
     """Write a graph so that the same graph gives the same bytes; nodes of the answer head are named after it."""
     graph = proto.graph
     for node in graph.node:
@@ -160,7 +101,7 @@ def _write(proto: Any, path: Path) -> None:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep exporter and quantiser from warning of their own future and from printing their progress."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]

@@ -1,0 +1,100 @@
+"""Eight bits stay close to float32, closer where activations were evened out before."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+
+from stages.core.models.answering import open_model
+from stages.core.models.checkpoint import save_checkpoint
+from stages.core.models.families import layers
+from stages.core.models.onnx import save_onnx, write_graph
+from stages.core.models.quantisation import largest_activations, smooth
+from tests.toy_graphs import batches_of, inputs_of, largest_difference, to_int8
+from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_qa_model, toy_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """For each family a model with sublayers pruned and removed, in torch, as float32 graph and as int8 graph."""
+    found = {}
+    for family in FAMILY_NAMES:
+        root = found[family] = tmp_path_factory.mktemp(family)
+        model, tokenizer = toy_emptied_model(family, 1), toy_tokenizer(root / "tokenizer", family)
+        save_checkpoint(model, tokenizer, root / "torch")
+        save_onnx(model, tokenizer, root / "onnx")
+        to_int8(family, root / "onnx", root / "int8")
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_eight_bits_are_close_but_not_the_same(family: str, folders: dict[str, Path]) -> None:
+    reference = open_model(folders[family] / "torch")
+    difference = largest_difference(reference, open_model(folders[family] / "int8"), family)
+    spread = float(reference(**inputs_of(family, (30,))).start_logits.detach().std())
+    assert 0 < difference < 0.3 * spread
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_all_matrices_but_the_head_are_in_eight_bits(family: str, folders: dict[str, Path]) -> None:
+    graph = onnx.load(folders[family] / "int8" / "model.onnx").graph
+    whole = {each.name: list(each.dims) for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT}
+    assert list(whole.values()).count([32, 2]) == 1, "the answer head"
+    # Positions, token types and MPNet's bias are small tables that are looked up; they stay.
+    matrices = {name for name, dims in whole.items() if len(dims) == 2 and 1 not in dims and dims != [32, 2]}
+    assert all("embeddings" in name or "relative_attention_bias" in name for name in matrices)
+    assert not any("word_embeddings" in name for name in matrices)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_smoothing_changes_activations_and_not_answers(family: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """With all of the unevenness gone to the matrices, every channel of an activation is as large as the others."""
+    proto = onnx.load(folders[family] / "onnx" / "model.onnx")
+    before = largest_activations(proto, batches_of(family))
+    assert min(channels.max() / channels.min() for channels in before.values()) > 1.2
+    smooth(proto, before, 1.0)
+    after = largest_activations(proto, batches_of(family))
+    assert len(after) == len(before)
+    for channels in after.values():
+        assert channels.max() / channels.min() == pytest.approx(1, abs=1e-3)
+    tokenizer = toy_tokenizer(tmp_path / "tokenizer", family)
+    save_onnx(toy_emptied_model(family, 1), tokenizer, tmp_path / "smoothed")
+    write_graph(proto, tmp_path / "smoothed" / "model.onnx")
+    reference = open_model(folders[family] / "torch")
+    assert largest_difference(reference, open_model(tmp_path / "smoothed"), family) < 2e-5
+
+
+def test_padding_counts_for_nothing(folders: dict[str, Path]) -> None:
+    proto, batches = onnx.load(folders["bert"] / "onnx" / "model.onnx"), batches_of("bert")
+    found = largest_activations(proto, batches)
+    for batch in batches:
+        batch.input_ids[batch.attention_mask == 0] = 7
+    again = largest_activations(proto, batches)
+    assert all((found[name] == again[name]).all() for name in found)
+
+
+def test_a_channel_that_outgrows_the_others_costs_less_where_it_is_evened_out(tmp_path: Path) -> None:
+    model, tokenizer = toy_qa_model("bert", 1), toy_tokenizer(tmp_path / "tokenizer", "bert")
+    with torch.no_grad():
+        for layer in layers(model):
+            layer.attention_norm.weight[3] *= 60
+            layer.ffn_in.weight[:, 3] /= 60
+    save_checkpoint(model, tokenizer, tmp_path / "torch")
+    save_onnx(model, tokenizer, tmp_path / "onnx")
+    reference, errors = open_model(tmp_path / "torch"), []
+    for smoothing in (0.0, 0.8):
+        to_int8("bert", tmp_path / "onnx", tmp_path / str(smoothing), smoothing=smoothing)
+        errors.append(largest_difference(reference, open_model(tmp_path / str(smoothing)), "bert"))
+    assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize(("signed", "kind"), [(True, TensorProto.INT8), (False, TensorProto.UINT8)])
+def test_weights_are_signed_or_not(signed: bool, kind: int, folders: dict[str, Path], tmp_path: Path) -> None:
+    to_int8("bert", folders["bert"] / "onnx", tmp_path / "int8", signed_weights=signed)
+    graph = onnx.load(tmp_path / "int8" / "model.onnx").graph
+    tables = [each for each in graph.initializer if each.name.endswith("_quantized")]
+    matrices = [each for each in tables if "word_embeddings" not in each.name]
+    assert {each.data_type for each in matrices} == {kind}
+    assert all(numpy_helper.to_array(each).ndim == 2 for each in matrices)
