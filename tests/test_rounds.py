@@ -31,7 +31,7 @@ def test_each_round_scores_what_the_last_one_left(rounds: int) -> None:
         kept=0.4,
         rounds=rounds,
         minimum_neurons=8,
-        repair=lambda small, before: events.append(("repair", share(small) / share(before))),
+        repair=lambda small, whole: events.append(("repair", share(small) if whole is model else 1.0)),
         recover=lambda small, number: events.append((f"recover {number}", share(small))),
     )
     names = [name for name, _ in events]
@@ -41,7 +41,10 @@ def test_each_round_scores_what_the_last_one_left(rounds: int) -> None:
     for number, value in enumerate([*scored[1:], share(pruned)], start=1):
         wanted = 1 - 0.6 * number / rounds
         assert wanted - 0.06 < value <= wanted
-    assert all(value < 1 for name, value in events if name == "repair"), "the repair is shown the model before"
+    repaired = [value for name, value in events if name == "repair"]
+    assert repaired == [*scored[1:], share(pruned)], (
+        "each repair is shown what is left and the model as it was at first"
+    )
 
 
 def test_the_model_stays_as_it_was() -> None:

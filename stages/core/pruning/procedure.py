@@ -41,10 +41,10 @@ def prune(
         batches = sample_batches(training, params.fisher_windows, params)
         return mask_fisher(current, batches, answers, runtime.device)
 
-    def mend(pruned: PreTrainedModel, before: PreTrainedModel) -> None:
+    def mend(pruned: PreTrainedModel, whole: PreTrainedModel) -> None:
         if params.repair_windows:
             batches = sample_batches(training, params.repair_windows, params)
-            repair(pruned, before, batches, ridge=params.ridge, device=runtime.device)
+            repair(pruned, whole, batches, ridge=params.ridge, device=runtime.device)
 
     def train(pruned: PreTrainedModel, number: int) -> None:
         if params.recovery_windows:

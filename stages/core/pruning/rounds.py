@@ -26,16 +26,17 @@ def prune_in_rounds(
 ) -> PreTrainedModel:
     """A new model that costs at most the share `kept` of what `model` costs, a like part of the rest gone each round.
 
-    `repair(pruned, before)` follows each removal; `recover(pruned, round)`, rounds from 1, follows each but the last,
-    whose result is the caller's to recover. `model` stays as it is. Raises InputError where the budget cannot be met.
+    `repair(pruned, model)` follows each removal: what is left is always brought closer to `model` itself, for a repair
+    towards the round before would keep what that one got wrong. `recover(pruned, round)`, rounds from 1, follows each
+    but the last, whose result is the caller's to recover. `model` stays as it is. Raises InputError where the budget
+    cannot be met.
     """
-    whole = cost_of(model, costs)
+    whole, current = cost_of(model, costs), model
     for number in range(1, rounds + 1):
         share = 1 - (1 - kept) * number / rounds
-        masks = choose_masks(score(model), costs, budget=share * whole, minimum_neurons=minimum_neurons)
-        smaller = remove(model, *masks)
-        repair(smaller, model)
+        masks = choose_masks(score(current), costs, budget=share * whole, minimum_neurons=minimum_neurons)
+        current = remove(current, *masks)
+        repair(current, model)
         if number < rounds:
-            recover(smaller, number)
-        model = smaller
-    return model
+            recover(current, number)
+    return current
