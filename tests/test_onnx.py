@@ -9,23 +9,15 @@ import torch
 
 from stages.core.errors import InputError
 from stages.core.models.answering import open_model
-from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.onnx import save_onnx
-from tests.toy_graphs import largest_difference, to_int8
+from tests.toy_graphs import largest_difference, to_int8, write_forms
 from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_inputs, toy_tokenizer
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """For each family a model with sublayers pruned and removed, as float32 graph, as int8 graph, and a second time."""
-    found = {}
-    for family in FAMILY_NAMES:
-        root = found[family] = tmp_path_factory.mktemp(family)
-        model, tokenizer = toy_emptied_model(family, 1), toy_tokenizer(root / "tokenizer", family)
-        save_checkpoint(model, tokenizer, root / "torch")
-        save_onnx(model, tokenizer, root / "onnx")
-        to_int8(family, root / "onnx", root / "int8")
-    return found
+    """For each family the folder of its forms."""
+    return {family: write_forms(tmp_path_factory.mktemp(family), family) for family in FAMILY_NAMES}
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

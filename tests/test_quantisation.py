@@ -12,21 +12,14 @@ from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.families import layers
 from stages.core.models.onnx import save_onnx, write_graph
 from stages.core.models.quantisation import largest_activations, smooth
-from tests.toy_graphs import batches_of, inputs_of, largest_difference, to_int8
+from tests.toy_graphs import batches_of, inputs_of, largest_difference, to_int8, write_forms
 from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_qa_model, toy_tokenizer
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """For each family a model with sublayers pruned and removed, in torch, as float32 graph and as int8 graph."""
-    found = {}
-    for family in FAMILY_NAMES:
-        root = found[family] = tmp_path_factory.mktemp(family)
-        model, tokenizer = toy_emptied_model(family, 1), toy_tokenizer(root / "tokenizer", family)
-        save_checkpoint(model, tokenizer, root / "torch")
-        save_onnx(model, tokenizer, root / "onnx")
-        to_int8(family, root / "onnx", root / "int8")
-    return found
+    """For each family the folder of its forms."""
+    return {family: write_forms(tmp_path_factory.mktemp(family), family) for family in FAMILY_NAMES}
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

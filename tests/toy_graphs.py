@@ -7,9 +7,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from stages.core.data.batches import Batch
+from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.families import FAMILIES
+from stages.core.models.onnx import save_onnx
 from stages.core.models.quantisation import save_onnx_int8
-from tests.toy_models import toy_inputs
+from tests.toy_models import toy_emptied_model, toy_inputs, toy_tokenizer
 
 SIZES = [(12, 7, 3), (1,), (30,), (5, 5), (64, 20, 33, 50, 2)]
 
@@ -56,3 +58,12 @@ def batches_of(family: str) -> list[Batch]:
 
 def to_int8(family: str, source: Path, folder: Path, *, smoothing: float = 0.8, signed_weights: bool = False) -> None:
     save_onnx_int8(source, folder, batches_of(family), smoothing=smoothing, signed_weights=signed_weights)
+
+
+def write_forms(root: Path, family: str) -> Path:
+    """Write a model with sublayers pruned and removed below `root`: in torch, as float32 graph, as int8 graph."""
+    model, tokenizer = toy_emptied_model(family, 1), toy_tokenizer(root / "tokenizer", family)
+    save_checkpoint(model, tokenizer, root / "torch")
+    save_onnx(model, tokenizer, root / "onnx")
+    to_int8(family, root / "onnx", root / "int8")
+    return root
