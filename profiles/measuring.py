@@ -50,9 +50,8 @@ class Arm:
         history = pd.read_csv("plots/loss/distilled.csv")
         self.folder(runs).mkdir(parents=True)
         (self.folder(runs) / "updates.json").write_text(json.dumps(int(history["step"].max())), encoding="utf-8")
-        shutil.copyfile(
-            "predictions/distilled.json", self.folder(runs) / "predictions.json"
-        )  # last: the run is complete
+        # Last, for it says that the run is complete.
+        shutil.copyfile("predictions/distilled.json", self.folder(runs) / "predictions.json")
 
 
 def table(arms: Sequence[Arm], runs: Path, column: str) -> pd.DataFrame:
