@@ -2,7 +2,8 @@
 
 The profiles whose measure.py imports this say what their arms are. Arms of one size have the same number of labelled
 questions and near the same number of updates; the first is what the others are compared with. A run that is there
-already is not repeated, so a measurement goes on where it was stopped.
+already is not repeated, so a measurement goes on where it was stopped; one that was made with other parameters than
+params.yaml has now is refused.
 """
 
 import argparse
@@ -12,14 +13,23 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from stages.core.data.examples import read_squad
+from stages.core.errors import InputError
+from stages.core.files import write_json, write_text
+from stages.core.params import read_yaml
 from stages.core.qa.scoring import Scores, score
 from stages.core.qa.significance import Interval, bootstrap_interval, paired_difference
 
 RESAMPLES, SEED = 2000, 13
+# Of params.yaml, what `evaluate@distilled` and the stages before it read.
+SECTIONS = ["data", "encoder", "student", "unlabelled", "windows", "runtime"]
+SECTIONS += ["teacher", "cache_teacher", "distil", "decode", "evaluate"]
+
+Sections = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class Arm:
 
     size: int
     name: str
-    values: Mapping[str, object]  # by key of params.yaml, dotted
+    values: Mapping[str, object]  # by key of params.yaml, dotted; the same keys in all arms, since DVC leaves them set
 
     @property
     def overrides(self) -> list[str]:
@@ -39,16 +49,39 @@ class Arm:
         """Where what is kept of the run lies."""
         return runs / f"{self.size}-{self.name}"
 
+    def params(self) -> Sections:
+        """Return what the run would read of params.yaml, were it started now."""
+        document: Sections = read_yaml(Path("params.yaml"))
+        for key, value in self.values.items():
+            section, name = key.split(".")
+            document[section][name] = value
+        return {section: document[section] for section in SECTIONS}
+
     def is_done(self, runs: Path) -> bool:
-        """Whether the run has come to its end."""
-        return (self.folder(runs) / "predictions.json").exists()
+        """Whether the run has come to its end; raises InputError for one that would read other parameters now."""
+        folder = self.folder(runs)
+        if not (folder / "predictions.json").exists():
+            return False
+        if not (folder / "params.json").exists():
+            raise InputError(
+                f"{folder}: has predictions.json but no params.json, so what it ran with is not known; "
+                "delete the folder, and the arm runs again"
+            )
+        then = json.loads((folder / "params.json").read_text(encoding="utf-8"))
+        difference = _first_difference(then, self.params())
+        if difference:
+            raise InputError(
+                f"{folder}: {difference}; delete the folder, and the arm runs again, or restore params.yaml"
+            )
+        return True
 
     def run(self, runs: Path) -> None:
         """Run the pipeline up to the test score of `distilled`, and keep what the table needs of it."""
         shutil.rmtree(self.folder(runs), ignore_errors=True)
+        params = self.params()
         subprocess.run(["dvc", "exp", "run", *self.overrides, "evaluate@distilled"], check=True)
         history = pd.read_csv("plots/loss/distilled.csv")
-        self.folder(runs).mkdir(parents=True)
+        write_json(self.folder(runs) / "params.json", params)
         (self.folder(runs) / "updates.json").write_text(json.dumps(int(history["step"].max())), encoding="utf-8")
         # Last, for it says that the run is complete.
         shutil.copyfile("predictions/distilled.json", self.folder(runs) / "predictions.json")
@@ -57,7 +90,8 @@ class Arm:
 def table(arms: Sequence[Arm], runs: Path, column: str) -> pd.DataFrame:
     """Return a row per complete run: its F1 on test and its gain over the first arm of its size, with intervals.
 
-    `column` is the name of what is tried. Sizes whose first arm has not run are left out.
+    `column` is the name of what is tried. Sizes whose first arm has not run are left out. Raises InputError where the
+    prepared questions are others than a run answered, and where `Arm.is_done` does.
     """
     questions = read_squad(Path("data/prepared/test.json"))
     clusters = [each.context for each in questions]
@@ -65,6 +99,11 @@ def table(arms: Sequence[Arm], runs: Path, column: str) -> pd.DataFrame:
     rows = []
     for arm in (each for each in arms if each.is_done(runs)):
         predictions = json.loads((arm.folder(runs) / "predictions.json").read_text(encoding="utf-8"))
+        if set(predictions) != {each.id for each in questions}:
+            raise InputError(
+                f"data/prepared/test.json: not the questions that {arm.folder(runs)} answered; "
+                "`dvc repro prepare` makes them from params.yaml"
+            )
         scores = score(questions, predictions)
         if arm == next(each for each in arms if each.size == arm.size):
             firsts[arm.size] = scores
@@ -77,18 +116,57 @@ def table(arms: Sequence[Arm], runs: Path, column: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def record(found: pd.DataFrame, out: Path) -> None:
+    """Write the table as CSV; raises InputError where it lacks an arm that `out` has a row of."""
+    text = found.to_csv(index=False)
+    lost = _arms_in(out.read_text(encoding="utf-8")) - _arms_in(text) if out.exists() else set()
+    if lost:
+        raise InputError(
+            f"{out}: not written, for rows that it has would be lost: {len(lost)}, such as {','.join(min(lost))}; "
+            "name another file as --out"
+        )
+    write_text(out, text)
+
+
+def _first_difference(then: Sections, now: Sections) -> str | None:
+    """Say which key differs first, and how; 0.0002 and 2.0e-4 are one number, parsed, and so are 1 and 1.0."""
+    old, new = _flat(then), _flat(now)
+    for key in dict.fromkeys([*new, *old]):
+        if key not in old or key not in new or old[key] != new[key]:
+            was, is_now = (repr(each[key]) if key in each else "no key" for each in (old, new))
+            return f"{key} was {was} when it ran and is {is_now} now"
+    return None
+
+
+def _flat(sections: Sections) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
+
+
 def _rounded(name: str, interval: Interval) -> dict[str, float]:
     bounds = {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return {key: round(value, 2) for key, value in bounds.items()}
 
 
+def _arms_in(text: str) -> set[tuple[str, ...]]:
+    """The first two cells of each line: size and name, and the heads of their columns."""
+    return {tuple(line.split(",")[:2]) for line in text.splitlines()}
+
+
 def main(arms: Sequence[Arm], column: str, description: str | None, default_runs: Path) -> None:
-    """Run the arms that are missing, in their order; the table is written anew after each."""
+    """Run the arms that are missing, in their order, then write the table.
+
+    While some are missing it grows in the folder of the runs, and the record of an earlier measurement stays as it is.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=Path, default=default_runs, help="folder of what is kept of runs")
-    parser.add_argument("--out", type=Path, required=True, help="CSV file of the table")
-    paths = parser.parse_args()
-    for arm in arms:
-        if not arm.is_done(paths.runs):
-            arm.run(paths.runs)
-        table(arms, paths.runs, column).to_csv(paths.out, index=False)
+    parser.add_argument("--out", type=Path, required=True, help="CSV file of the table, written when all arms are done")
+    parser.add_argument("--partial", action="store_true", help="run nothing: write --out from the arms that are done")
+    options = parser.parse_args()
+    # All of them first: one that is refused stops here, before anything is run.
+    missing = [arm for arm in arms if not arm.is_done(options.runs)]
+    if options.partial and len(missing) == len(arms):
+        raise InputError(f"{options.runs}: no arm is done; run the command without --partial")
+    for arm in [] if options.partial else missing:
+        arm.run(options.runs)
+        write_text(options.runs / "table.csv", table(arms, options.runs, column).to_csv(index=False))
+    record(table(arms, options.runs, column), options.out)

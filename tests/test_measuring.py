@@ -1,18 +1,24 @@
-"""The measurements over several runs: what their arms set, and the table they draw from finished runs."""
+"""The measurements over several runs: what their arms set, which runs are taken for done, and the tables of them."""
 
 import importlib.util
 import json
+import re
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from dvc.utils.hydra import apply_overrides
 
-from profiles.measuring import Arm, table
+from profiles.measuring import SECTIONS, Arm, main, table
+from stages.core.errors import InputError
+from stages.core.files import write_json
 from stages.core.params import read_yaml
 
-PROFILES = Path(__file__).parent.parent / "profiles"
+ROOT = Path(__file__).parent.parent
+PROFILES = ROOT / "profiles"
 KINDS = ("other_offsets", "other_paragraphs", "paragraphs")
 
 Values = dict[str, dict[str, object]]
@@ -45,8 +51,9 @@ def settings(profile: str, arm: Arm, folder: Path) -> tuple[Values, Values]:
     ],
 )
 def test_arms_differ_in_what_is_tried_and_in_questions_and_passes_alone(
-    profile: str, tried: set[str], tmp_path: Path
+    profile: str, tried: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     for arm in arms_of(profile):
         before, after = settings(profile, arm, tmp_path)
         assert {key: set(value) for key, value in before.items()} == {
@@ -55,6 +62,8 @@ def test_arms_differ_in_what_is_tried_and_in_questions_and_passes_alone(
         assert after["data"]["train_questions"] == arm.size
         changed = {f"{key}.{name}" for key in before for name in before[key] if before[key][name] != after[key][name]}
         assert changed <= {"data.train_questions", "distil.epochs", *tried}
+        assert set(arm.values) == {"data.train_questions", "distil.epochs", *tried}
+        assert arm.params() == {section: after[section] for section in SECTIONS}, "DVC makes something else of it"
 
 
 def test_inputs_times_passes_are_the_same_in_all_arms_of_a_size(tmp_path: Path) -> None:
@@ -73,42 +82,152 @@ def test_the_second_teacher_answers_in_every_other_arm(tmp_path: Path) -> None:
     assert others == [[], ["../second-teacher"]] * 3
 
 
-def test_table_has_a_row_per_complete_run_and_its_gain_over_the_first_of_its_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_kept_of_the_parameters_is_what_distilled_depends_on() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    makers = {out: name for name, stage in stages.items() for out in stage.get("outs", []) if isinstance(out, str)}
+    reached, ahead = set(), ["evaluate"]
+    while ahead:
+        name = ahead.pop()
+        reached.add(name)
+        needed = [each.replace("${item.variant}", "distilled") for each in stages[name]["deps"]]
+        ahead += {
+            maker for out, maker in makers.items() for each in needed if f"{each}/".startswith(f"{out}/")
+        } - reached
+    assert reached == {"prepare", "teacher", "cache_teacher", "distil", "evaluate"}
+    assert set(SECTIONS) == {section for name in reached for section in stages[name]["params"]}
+
+
+NAMES = ("labels_only", "other_offsets", "paragraphs")
+ARMS = [Arm(size, name, {"data.train_questions": size}) for size in (1000, 3000) for name in NAMES]
+WORDS = ("Tea", "Salt", "Rice", "Corn")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of runs, none there yet, in a working folder with parameters and test questions."""
     monkeypatch.chdir(tmp_path)
-    prepared = tmp_path / "data" / "prepared"
-    prepared.mkdir(parents=True)
+    sections = "".join(f"{section}:\n  rate: 2.0e-4\n" for section in (*SECTIONS, "prune"))
+    Path("params.yaml").write_text(sections, encoding="utf-8")
     paragraphs = [
         {
             "context": f"{word} is here.",
             "qas": [{"id": word, "question": "What is here?", "answers": [{"text": word, "answer_start": 0}]}],
         }
-        for word in ("Tea", "Salt", "Rice", "Corn")
+        for word in WORDS
     ]
     article = {"title": "Food", "paragraphs": paragraphs}
-    (prepared / "test.json").write_text(json.dumps({"version": "1.1", "data": [article]}), encoding="utf-8")
+    write_json(Path("data/prepared/test.json"), {"version": "1.1", "data": [article]})
+    return tmp_path / "runs"
 
-    runs = tmp_path / "runs"
-    right = {word: word for word in ("Tea", "Salt", "Rice", "Corn")}
-    for name, predictions, updates in (
-        ("1000-labels_only", {**right, "Tea": "here", "Salt": "here"}, 432),
-        ("1000-paragraphs", {**right, "Tea": "here"}, 426),
-    ):
-        (runs / name).mkdir(parents=True)
-        (runs / name / "predictions.json").write_text(json.dumps(predictions), encoding="utf-8")
-        (runs / name / "updates.json").write_text(json.dumps(updates), encoding="utf-8")
-    (runs / "1000-other_offsets").mkdir()  # a run that was stopped before its end
 
-    (runs / "3000-paragraphs").mkdir()
-    (runs / "3000-paragraphs" / "predictions.json").write_text(
-        "{}", encoding="utf-8"
-    )  # with nothing to compare it with
+def finish(arm: Arm, runs: Path, wrong: Sequence[str] = (), updates: int = 1) -> None:
+    """Leave what a run leaves that answers all but the `wrong` questions."""
+    write_json(arm.folder(runs) / "params.json", arm.params())
+    (arm.folder(runs) / "updates.json").write_text(json.dumps(updates), encoding="utf-8")
+    predictions = {word: "here" if word in wrong else word for word in WORDS}
+    write_json(arm.folder(runs) / "predictions.json", predictions)
 
-    names = ("labels_only", "other_offsets", "paragraphs")
-    found: pd.DataFrame = table([Arm(size, name, {}) for size in (1000, 3000) for name in names], runs, "inputs")
+
+def measure(monkeypatch: pytest.MonkeyPatch, runs: Path, *options: str) -> None:
+    """The command with `out.csv` in the working folder as its --out."""
+    monkeypatch.setattr("sys.argv", ["measure.py", "--runs", str(runs), "--out", "out.csv", *options])
+    main(ARMS, "inputs", "what it does", runs)
+
+
+def test_table_has_a_row_per_complete_run_and_its_gain_over_the_first_of_its_size(runs: Path) -> None:
+    labels_only, other_offsets, paragraphs = ARMS[:3]
+    finish(labels_only, runs, wrong=["Tea", "Salt"], updates=432)
+    other_offsets.folder(runs).mkdir()  # a run that was stopped before its end
+    finish(paragraphs, runs, wrong=["Tea"], updates=426)
+    finish(ARMS[-1], runs)  # with nothing to compare it with
+
+    found: pd.DataFrame = table(ARMS, runs, "inputs")
     assert list(found["inputs"]) == ["labels_only", "paragraphs"]
     assert list(found["updates"]) == [432, 426]
     assert list(found["f1"]) == [50.0, 75.0]
     assert list(found["gain"]) == [0.0, 25.0]
     assert (found["gain_low"] <= found["gain"]).all() and (found["gain"] <= found["gain_high"]).all()
+
+
+def test_answers_to_other_questions_are_refused(runs: Path) -> None:
+    finish(ARMS[0], runs)
+    write_json(ARMS[0].folder(runs) / "predictions.json", {"Tea": "Tea"})
+    with pytest.raises(InputError, match=r"test.json: not the questions that .*1000-labels_only answered"):
+        table(ARMS, runs, "inputs")
+
+
+def test_a_measurement_goes_on_where_it_stopped_and_is_recorded_at_its_end(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing: list[int] = []
+
+    def dvc(command: list[str], check: bool) -> None:
+        assert check and command[:3] == ["dvc", "exp", "run"] and command[-1] == "evaluate@distilled"
+        assert not Path("out.csv").exists()
+        growing.append(len(pd.read_csv(runs / "table.csv")) if growing else 0)
+        if len(growing) == 3:
+            raise KeyboardInterrupt
+        Path("plots/loss").mkdir(parents=True, exist_ok=True)
+        Path("plots/loss/distilled.csv").write_text("step,loss\n10,2.0\n426,1.0\n", encoding="utf-8")
+        write_json(Path("predictions/distilled.json"), {word: word for word in WORDS})
+
+    monkeypatch.setattr(subprocess, "run", dvc)
+    with pytest.raises(KeyboardInterrupt):
+        measure(monkeypatch, runs)
+    assert all(arm.is_done(runs) for arm in ARMS[:2]) and not any(arm.is_done(runs) for arm in ARMS[2:])
+    measure(monkeypatch, runs)
+    assert growing == [0, 1, 2, 2, 3, 4, 5]
+    assert list(pd.read_csv("out.csv")["updates"]) == [426] * 6
+    assert Path("out.csv").read_bytes() == (runs / "table.csv").read_bytes()
+
+
+def change(section: str, line: str) -> None:
+    """Let the section of params.yaml have this line alone."""
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(re.sub(rf"(?m)^{section}:\n.*$", f"{section}:\n  {line}", text), encoding="utf-8")
+
+
+def test_a_run_with_other_parameters_is_refused_and_another_spelling_is_not(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    for arm in ARMS:
+        finish(arm, runs)
+    change("teacher", "rate: 0.0002")
+    change("prune", "rate: 0.1")  # nothing that `distilled` depends on
+    measure(monkeypatch, runs)
+
+    change("evaluate", "rate: 0.1")
+    told = "1000-labels_only: evaluate.rate was 0.0002 when it ran and is 0.1 now; delete the folder, .* or restore"
+    with pytest.raises(InputError, match=told):
+        measure(monkeypatch, runs)
+    change("evaluate", "pace: 0.0002")
+    with pytest.raises(InputError, match=r"evaluate.pace was no key when it ran and is 0.0002 now"):
+        measure(monkeypatch, runs, "--partial")
+
+
+def test_a_run_of_which_the_parameters_are_not_known_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(ARMS[1], runs)
+    (ARMS[1].folder(runs) / "params.json").unlink()
+    with pytest.raises(InputError, match=r"1000-other_offsets: has predictions.json but no params.json, .*delete"):
+        measure(monkeypatch, runs)
+
+
+def test_a_partial_record_is_of_the_arms_that_are_done_and_loses_no_row(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    with pytest.raises(InputError, match="no arm is done"):
+        measure(monkeypatch, runs, "--partial")
+    for arm in ARMS[:2]:
+        finish(arm, runs)
+    measure(monkeypatch, runs, "--partial")
+    assert list(pd.read_csv("out.csv")["inputs"]) == ["labels_only", "other_offsets"]
+    finish(ARMS[2], runs)
+    measure(monkeypatch, runs, "--partial")
+
+    before = Path("out.csv").read_bytes()
+    ARMS[1].folder(runs).rename(runs / "elsewhere")
+    with pytest.raises(InputError, match=r"out.csv: not written, .* lost: 1, such as 1000,other_offsets;"):
+        measure(monkeypatch, runs, "--partial")
+    assert Path("out.csv").read_bytes() == before

@@ -7,11 +7,12 @@ labelled questions.
 from pathlib import Path
 
 from profiles.measuring import Arm, main
+from stages.core.errors import clean_exit
 
 # Labelled questions -> passes over them, as in unlabelled-cpu.
 PASSES = {1000: 6, 3000: 4, 10000: 2}
 # Where the answers come from -> cache_teacher.others.
-OTHERS = {"one_teacher": "[]", "two_teachers": "[../second-teacher]"}
+OTHERS: dict[str, list[str]] = {"one_teacher": [], "two_teachers": ["../second-teacher"]}
 
 
 def arm(size: int, name: str) -> Arm:
@@ -23,4 +24,5 @@ def arm(size: int, name: str) -> Arm:
 ARMS = [arm(size, name) for size in PASSES for name in OTHERS]
 
 if __name__ == "__main__":
-    main(ARMS, "teachers", __doc__, Path("scratch/teachers"))
+    with clean_exit():
+        main(ARMS, "teachers", __doc__, Path("measured/teachers"))

@@ -7,6 +7,7 @@ labelled questions and each kind of unlabelled input.
 from pathlib import Path
 
 from profiles.measuring import Arm, main
+from stages.core.errors import clean_exit
 
 # Labelled questions -> passes over them alone. With as many unlabelled windows beside them half the passes are as many
 # updates.
@@ -31,4 +32,5 @@ def arm(size: int, name: str) -> Arm:
 ARMS = [arm(size, name) for size in PASSES for name in (LABELS, *KINDS)]
 
 if __name__ == "__main__":
-    main(ARMS, "inputs", __doc__, Path("scratch/unlabelled"))
+    with clean_exit():
+        main(ARMS, "inputs", __doc__, Path("measured/unlabelled"))
