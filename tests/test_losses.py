@@ -295,6 +295,16 @@ def test_relations_equal_the_plain_ones_whatever_the_widths(widths: tuple[int, i
     assert float(relation_divergence(student, student, REAL.long(), heads)) == 0
 
 
+def test_relations_are_compared_in_full_precision_under_autocast() -> None:
+    """The difference of two that are nearly alike is below what bf16 products can show."""
+    student = states(1, 24)
+    teacher = student + 0.01 * states(2, 24)
+    plain = relation_divergence(student, teacher, REAL.long(), 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = relation_divergence(student, teacher, REAL.long(), 2)
+    assert float(found) == float(plain) > 0
+
+
 def test_relations_do_not_see_padding() -> None:
     noisy = torch.where(REAL[..., None], states(1), 1e3 * states(3))
     found = float(relation_divergence(noisy, states(2), REAL.long(), 2))

@@ -94,8 +94,10 @@ def _log_relations(vectors: Tensor, mask: Tensor, heads: int) -> Tensor:
     if width % heads:
         raise InputError(f"relation_heads {heads} does not divide the attention's width {width}; give a divisor")
     cut = vectors.float().view(windows, length, heads, width // heads).transpose(1, 2)  # (B, heads, L, H / heads)
-    products = cut @ cut.transpose(-1, -2) / math.sqrt(width // heads)
-    return functional.log_softmax(products.masked_fill(mask[:, None, None] == 0, MASKED_LOGIT), dim=-1)
+    # Autocast would multiply in bf16 all the same, whose rounding drowns the small differences of a good student.
+    with torch.autocast(vectors.device.type, enabled=False):
+        products = cut @ cut.transpose(-1, -2) / math.sqrt(width // heads)
+        return functional.log_softmax(products.masked_fill(mask[:, None, None] == 0, MASKED_LOGIT), dim=-1)
 
 
 @contextmanager
