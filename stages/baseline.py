@@ -1,9 +1,10 @@
 """A student cut from the teacher, trained on gold spans and the teacher's cached answers; beside it, the control.
 
 Reads prepared data, the teacher and its cache; writes two students, cut from the teacher or from `student.encoder`,
-with the same initialisation, windows, order and number of updates: `baseline` learns from labels and the teacher's
-logits (Hinton et al. 2015), the control `hard_label` from labels only. What lies between the two is what distillation
-buys.
+with the same initialisation and number of updates: `baseline` learns from labels and the teacher's logits (Hinton et
+al. 2015), the control `hard_label` from labels only. What lies between the two is what distillation buys. Without
+`unlabelled` inputs both see the same windows in the same order; with them `baseline` sees those too, and the control
+goes over its labelled ones more often.
 """
 
 import argparse
@@ -53,9 +54,7 @@ def run(
         ("hard_label", LabelLoss(), training.labelled(), control, control_history),
     ]
     scores: dict[str, object] = {}
-    with scratch_folder(
-        scratch, [params, runtime_params, student_params], [data, teacher, cache, origin]
-    ) as unfinished:
+    with scratch_folder(scratch, [params, runtime, student_params], [data, teacher, cache, origin]) as unfinished:
         for name, loss, taught, folder, curve in arms:
             start(runtime_params, params.seed)
             student = new_student(lessons, student_params, params.seed)

@@ -43,9 +43,7 @@ def run(
 
     runtime = start(runtime_params, params.seed)
     lessons = load_lessons(data, teacher, cache, runtime.device)
-    with scratch_folder(
-        scratch, [params, runtime_params, student_params], [data, teacher, cache, origin]
-    ) as unfinished:
+    with scratch_folder(scratch, [params, runtime, student_params], [data, teacher, cache, origin]) as unfinished:
         student, losses = distil(lessons, student_params, params, runtime, scratch=unfinished, name="distil")
         answers = answer_with(student, lessons.dev, decode, runtime.device, params.batch_size)
         save_checkpoint(student.cpu(), load_tokenizer(origin), out)

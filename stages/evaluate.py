@@ -45,19 +45,18 @@ def run(
     metrics: Path | None,
 ) -> None:
     """Let the model answer every question, score the answers, measure the model."""
+    from stages.core.data.cutting import load_cutter
     from stages.core.data.examples import read_squad
     from stages.core.data.prepared import Questions
-    from stages.core.data.windows import make_windows
     from stages.core.files import write_json
     from stages.core.models.answering import open_model
-    from stages.core.models.encoder import load_tokenizer
     from stages.core.models.size import describe_size
     from stages.core.qa.evaluation import answer, quality_with_intervals
     from stages.core.qa.inference import predict_logits
 
     runtime = start(runtime_params, params.seed)
     network, examples = open_model(model).to(runtime.device), read_squad(questions)
-    cut = make_windows(examples, load_tokenizer(model), max_length=windows.max_length, doc_stride=windows.doc_stride)
+    cut = load_cutter(model, max_length=windows.max_length, doc_stride=windows.doc_stride).cut(examples)
     asked = Questions(examples, cut)
     logits = predict_logits(
         network, cut, batch_size=params.batch_size, device=runtime.device, precision=params.precision

@@ -47,7 +47,7 @@ def run(
     lessons = load_lessons(data, teacher, cache, runtime.device)
     model, unpruned = (move(load_checkpoint(folder), runtime.device) for folder in (student, whole))
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
-    with scratch_folder(scratch, [params, tuned, runtime_params], [data, cache, student, whole]) as unfinished:
+    with scratch_folder(scratch, [params, tuned, runtime], [data, cache, student, whole]) as unfinished:
         losses = recover(
             model,
             unpruned,

@@ -83,7 +83,7 @@ def run(
     from stages.core.data.splits import count_dropped, read_sources, split_by_article, without_contexts_of
     from stages.core.data.unlabelled import at_other_offsets, on_other_paragraphs, on_paragraphs, read_pool
     from stages.core.data.writing import write_split, write_unlabelled
-    from stages.core.files import write_json
+    from stages.core.files import whole_folder, write_json
 
     test, bad_test = read_sources(params.test, corpus, params.on_bad_record)
     train, bad_train = read_sources(params.train, corpus, params.on_bad_record)
@@ -112,9 +112,10 @@ def run(
     }
     cutters = [load_cutter(model, max_length=windows.max_length, doc_stride=windows.doc_stride) for model in models]
     counts: dict[str, object] = {"dropped": count_dropped(*lost, bad_found)}
-    for name, examples in splits.items():
-        counts |= write_split(out, name, examples, cutters if name != "test" else cutters[:1])
-    counts |= write_unlabelled(out, drawn, cutters)
+    with whole_folder(out) as folder:
+        for name, examples in splits.items():
+            counts |= write_split(folder, name, examples, cutters if name != "test" else cutters[:1])
+        counts |= write_unlabelled(folder, drawn, cutters)
     write_json(metrics, counts)
 
 

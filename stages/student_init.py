@@ -6,6 +6,7 @@ in DistilBERT, Sanh et al. 2019; first and last as in Sajjad et al. 2020).
 """
 
 import argparse
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +32,8 @@ class StudentInitParams:
             require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
         require(bool(self.candidates), "candidates", self.candidates, "one cut or more")
         for name, layers in self.candidates.items():
+            plain = re.fullmatch(r"\w[\w.-]*", name) is not None
+            require(plain, "candidates", name, "names of letters, digits, _, - and . (checkpoints are named by them)")
             try:
                 StudentParams(layers).check()
             except InputError as error:
@@ -68,7 +71,7 @@ def run(
     )
     for layers in params.candidates.values():
         new_student(lessons, replace(student_params, layers=layers), params.seed)  # what cannot be cut stops all here
-    settings = [params, baseline, runtime_params, student_params]
+    settings = [params, baseline, runtime, student_params]
     found = {}
     with scratch_folder(scratch, settings, [data, teacher, cache, origin]) as unfinished:
         for name, layers in params.candidates.items():

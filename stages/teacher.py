@@ -47,7 +47,7 @@ def run(
     model = load_qa_model(source, seed=params.seed)
     train, dev = load_split(data, "train"), load_split(data, "dev")
     losses: History = []
-    with scratch_folder(scratch, [params, runtime_params, encoder], [data, source]) as unfinished:
+    with scratch_folder(scratch, [params, runtime, encoder], [data, source]) as unfinished:
         if not is_qa_checkpoint(source):
             training = TrainingSet(train.windows)
             losses = fit(model, LabelLoss(), training, params, runtime, scratch=unfinished, name="teacher")

@@ -98,6 +98,8 @@ def run(
 
     space = space_around(distil_params, params.space)
     runtime = start(runtime_params, params.seed)
+    distilled = move(load_checkpoint(default.student), runtime.device) if default else None
+    history = read_history(default.history) if default else []
     lessons = load_lessons(data, teacher, cache, runtime.device)
     if lessons.own_windows:
         inside = [name for name in ("hidden_weight", "relation_weight") if name in params.space]
@@ -106,11 +108,9 @@ def run(
         )
     # Where the trials are kept, how many there are and what comes after them changes none of them.
     trial_params = replace(params, storage="", updates=0, finalists=0)
-    settings, inputs = (
-        [trial_params, distil_params, runtime_params, student_params, decode],
-        [data, teacher, cache, origin],
-    )
-    with scratch_folder(scratch, settings, inputs) if outputs else passing_folder(scratch) as unfinished:
+    settings, inputs = [trial_params, distil_params, student_params, decode], [data, teacher, cache, origin]
+    alike = replace(runtime, processor="", threads=0)  # of processes that share a search
+    with scratch_folder(scratch, [*settings, runtime], inputs) if outputs else passing_folder(scratch) as unfinished:
         trial = TrialRun(
             lessons=lessons,
             training=some(lessons.training, params.trial_windows, params.seed),
@@ -126,19 +126,18 @@ def run(
             space,
             budget,
             seed=params.seed,
-            name=run_key(settings, inputs),
+            name=run_key([*settings, alike], inputs),
             storage=open_storage(params.storage or f"sqlite:///{unfinished / 'trials.sqlite'}"),
             shared=params.storage != "",
             join=outputs is None,
         )
-        if outputs is None or default is None:
+        if outputs is None or distilled is None:
             return
-        distilled, history = move(load_checkpoint(default.student), runtime.device), read_history(default.history)
         best, full_f1 = finals(
             trial,
             Finalist(distil_params, distilled, history, trial.dev_quality(distilled)),
             finalists(study, space, params.finalists),
-            lambda settled: scratch_folder(scratch, [settled, runtime_params, student_params], inputs),
+            lambda settled: scratch_folder(scratch, [settled, runtime, student_params], inputs),
         )
         save_checkpoint(best.student.cpu(), load_tokenizer(origin), outputs.out)
         write_history(best.history, outputs.history)

@@ -20,6 +20,7 @@ from stages.core.models.encoder import (
     load_tokenizer,
 )
 from stages.core.models.families import FAMILIES, layers
+from stages.core.models.positions import positions
 from stages.core.models.source import resolve_model
 from tests.toy_models import FAMILY_NAMES, toy_inputs, toy_pruned_model, toy_qa_model, toy_tokenizer
 
@@ -215,3 +216,9 @@ def test_fingerprint_sees_weights_and_config(folder: Path) -> None:
     with (folder / "model.safetensors").open("ab") as file:
         file.write(b" ")
     assert fingerprint(folder) != first
+
+
+@pytest.mark.parametrize(("family", "room"), [("bert", 512), ("mpnet", 510)])
+def test_positions_are_the_familys_own_where_the_config_leaves_them_out(family: str, room: int, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{family}"}}', encoding="utf-8")
+    assert positions(tmp_path) == room

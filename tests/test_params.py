@@ -94,6 +94,12 @@ def test_what_only_yaml_1_1_converts_stays_text(scalar: str, tmp_path: Path) -> 
     assert load_params("knobs", Knobs, write(tmp_path, device=scalar)).device == scalar
 
 
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_a_seed_that_some_generator_does_not_take_is_refused(seed: str, tmp_path: Path) -> None:
+    assert f"knobs.seed is {seed}, wanted 0 up to, not including, 2**32" in refusal(write(tmp_path, seed=seed))
+    assert load_params("knobs", Knobs, write(tmp_path, seed="4294967295")).seed == 2**32 - 1
+
+
 def test_number_with_a_leading_zero_is_decimal(tmp_path: Path) -> None:
     assert load_params("knobs", Knobs, write(tmp_path, seed="013")).seed == 13
 

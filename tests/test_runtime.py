@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import transformers
 from torch.utils import deterministic as memory
 
 from stages.core.errors import InputError
-from stages.core.runtime import Runtime, RuntimeParams, autocast, describe_machine, seed_everything, start
+from stages.core.runtime import Runtime, RuntimeParams, autocast, describe, seed_everything, start
 
 CPU = torch.device("cpu")
 HAS_CUDA = torch.cuda.is_available()
@@ -62,7 +63,9 @@ def test_auto_takes_the_cuda_device_where_there_is_one() -> None:
 
 
 def test_cpu_is_taken_even_beside_a_cuda_device() -> None:
-    assert begin("cpu") == Runtime(CPU, "fp32")
+    found = begin("cpu", threads=1)
+    assert found == Runtime(CPU, "fp32", found.processor, 1)
+    assert found.processor.endswith(torch.backends.cpu.get_cpu_capability())
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this machine has a CUDA device")
@@ -119,12 +122,21 @@ def test_autocast_multiplies_in_the_precision_named(precision: str, dtype: torch
 
 
 def test_machine_is_described_in_words() -> None:
-    described = describe_machine(CPU)
+    described = describe(Runtime(CPU, "fp32", "a processor", 3))
     assert described["torch"] == torch.__version__
     assert described["transformers"] == transformers.__version__
     assert described["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert described["cores"] == str(len(os.sched_getaffinity(0)))
-    assert described["device"]
+    assert (described["device"], described["processor"], described["threads"]) == ("cpu", "a processor", "3")
+
+
+def test_a_package_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "onnxruntime":
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert describe(Runtime(CPU, "fp32"))["onnxruntime"] == "not installed"
 
 
 def test_settings_are_known_without_torch(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 import stages.core
+from stages.core.runtime import Runtime
 from stages.core.training.scratch import passing_folder, run_key, scratch_folder
 
 
@@ -124,6 +125,15 @@ def test_the_order_of_a_mapping_counts_and_the_key_names_the_folder(tmp_path: Pa
     orders = [Search({"alpha": 1, "temperature": 2}), Search({"temperature": 2, "alpha": 1})]
     assert len({run_key([each], inputs) for each in orders}) == 2
     assert name_of(tmp_path, orders[:1], inputs) == run_key(orders[:1], inputs)
+
+
+def test_what_is_computed_on_counts(inputs: list[Path]) -> None:
+    """A run in bf16, on another processor or with other threads must not go on from a checkpoint in fp32."""
+    here = Runtime(torch.device("cpu"), "fp32", "one", 2)
+    changes: list[dict[str, Any]] = [{}, {"precision": "bf16"}, {"processor": "other"}, {"threads": 1}]
+    changes.append({"device": torch.device("cuda")})
+    assert len({run_key([replace(here, **each)], inputs) for each in changes}) == len(changes)
+    assert run_key([replace(here)], inputs) == run_key([here], inputs)
 
 
 def test_passing_folders_are_apart_and_removed_even_when_the_run_was_stopped(tmp_path: Path) -> None:

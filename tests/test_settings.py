@@ -173,9 +173,11 @@ def test_finetuning_and_curve_settings_out_of_range_are_refused() -> None:
         FinetuneParams(**FIT, hidden_weight=-1.0).check()
     for shares in ((), (0.0,), (0.5, 1.5)):
         with pytest.raises(InputError, match=r"^macs_kept is "):
-            PruneCurveParams(seed=1, macs_kept=shares, recovery_updates=0).check()
+            PruneCurveParams(seed=1, macs_kept=shares, recovery_updates=0, resamples=1).check()
     with pytest.raises(InputError, match=r"^recovery_updates is -1"):
-        PruneCurveParams(seed=1, macs_kept=(0.5,), recovery_updates=-1).check()
+        PruneCurveParams(seed=1, macs_kept=(0.5,), recovery_updates=-1, resamples=1).check()
+    with pytest.raises(InputError, match=r"^resamples is 0"):
+        PruneCurveParams(seed=1, macs_kept=(0.5,), recovery_updates=0, resamples=0).check()
 
 
 @pytest.mark.parametrize(
@@ -185,6 +187,10 @@ def test_finetuning_and_curve_settings_out_of_range_are_refused() -> None:
         ({"resamples": 0}, "resamples is 0, wanted 1 or more"),
         ({"candidates": {}}, "candidates is {}, wanted one cut or more"),
         ({"candidates": {"odd": (3, 1)}}, "candidates.odd: layers is (3, 1), wanted rising layer numbers"),
+        (
+            {"candidates": {"a/b": (0, 1)}},
+            "candidates is 'a/b', wanted names of letters, digits, _, - and . (checkpoints are named by them)",
+        ),
     ],
 )
 def test_cuts_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:

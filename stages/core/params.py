@@ -17,6 +17,8 @@ from stages.core.errors import InputError
 
 T = TypeVar("T")
 
+SEEDS = 2**32  # how many there are that the generators of Python, numpy, torch and Optuna all take
+
 
 class _Yaml12Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2's core schema."""
@@ -46,8 +48,8 @@ def read_yaml(path: Path) -> Any:
 def load_params(section: str, schema: type[T], path: Path = Path("params.yaml")) -> T:
     """Return `path`'s section as an instance of the dataclass `schema`.
 
-    A `schema` with a `check()` method is asked to vouch for ranges. Raises InputError, naming file, key and value, for
-    a missing section and for unknown, missing and mistyped keys.
+    A `schema` with a `check()` method is asked to vouch for ranges; a `seed` has the same range in all of them. Raises
+    InputError, naming file, key and value, for a missing section and for unknown, missing and mistyped keys.
     """
     document = read_yaml(path)
     if not isinstance(document, dict) or not isinstance(document.get(section), dict):
@@ -71,6 +73,8 @@ def _build(schema: type[T], values: dict[str, Any], where: str) -> T:
         if name not in values:
             raise InputError(f"{where}.{name}: missing; add it, as in the shipped params.yaml")
     record = schema(**{name: _convert(values[name], hints[name], f"{where}.{name}") for name in names})
+    if "seed" in names and not 0 <= (seed := record.seed) < SEEDS:  # type: ignore[attr-defined]
+        raise InputError(f"{where}.seed is {seed}, wanted 0 up to, not including, 2**32, as every generator takes them")
     check = getattr(record, "check", None)
     if check is not None:
         try:

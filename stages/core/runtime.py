@@ -4,8 +4,11 @@ import contextlib
 import os
 import platform
 import random
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.core.params import require
@@ -31,10 +34,12 @@ class RuntimeParams:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a stage computes on, decided."""
+    """What a stage computes on, decided: all that rounding depends on but the versions of libraries."""
 
     device: "torch.device"
     precision: str  # fp32 or bf16
+    processor: str = ""  # its name, and on a CPU the instructions that torch uses
+    threads: int = 1
 
 
 def start(params: RuntimeParams, seed: int) -> Runtime:
@@ -48,11 +53,12 @@ def start(params: RuntimeParams, seed: int) -> Runtime:
     use_cuda = params.device == "cuda" or (params.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if use_cuda else "cpu")
     seed_everything(seed)
-    torch.set_num_threads(params.threads or len(os.sched_getaffinity(0)))
+    threads = params.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
     precision = params.precision
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
-    return Runtime(device, precision)
+    return Runtime(device, precision, _processor(device), threads)
 
 
 def seed_everything(seed: int) -> None:
@@ -77,19 +83,34 @@ def autocast(device: "torch.device", precision: str) -> AbstractContextManager[o
     return contextlib.nullcontext()
 
 
-def describe_machine(device: "torch.device") -> dict[str, str]:
-    """Return the names of what results depend on: machine, device, versions."""
-    import torch
-    import transformers
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+def describe(runtime: Runtime) -> dict[str, str]:
+    """Return the names of what results depend on: device, processor, threads, versions."""
+    packages = ("torch", "transformers", "onnxruntime")
     return {
-        "cores": str(len(os.sched_getaffinity(0))),
-        "device": name,
+        "device": runtime.device.type,
+        "processor": runtime.processor,
+        "threads": str(runtime.threads),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **{name: _version(name) for name in packages},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor(device: "torch.device") -> str:
+    """The name of a GPU, or that of the CPU with the instructions that torch uses on it."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    told = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", told.read_text(encoding="utf-8"), re.M) if told.exists() else None
+    return f"{found[1].strip() if found else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _multiplies_bf16(device: "torch.device") -> bool:

@@ -31,7 +31,6 @@ def write_split(
         described[own_name] = {key: figures[key] for key in OWN_FIGURES}
     write_squad(folder / f"{name}.json", examples)
     save_windows(cut, folder / f"{name}.safetensors")
-    (folder / f"{own_name}.safetensors").unlink(missing_ok=True)  # of an earlier run, whose students differed
     for windows in own:
         save_windows(windows, folder / f"{own_name}.safetensors")
     return described
@@ -46,8 +45,6 @@ def write_unlabelled(
     the teacher's only where they differ.
     """
     examples = [each for kind in drawn.values() for each in kind]
-    for name in (f"{UNLABELLED}.json", f"{UNLABELLED}.safetensors", f"{STUDENT}{UNLABELLED}.safetensors"):
-        (folder / name).unlink(missing_ok=True)  # of an earlier run
     if not examples:
         return {}
     cut, *own = (cutter.cut(examples).without_labels() for cutter in cutters)

@@ -1,8 +1,9 @@
 """Where an unfinished run keeps what it needs to go on: outside every output, named by everything the run depends on.
 
 DVC deletes a stage's outputs before it runs it, so a checkpoint kept there would be lost with them. A folder here is
-named by a hash over parameters, input files, library versions and the project's code: a run goes on from a checkpoint
-only if nothing it depends on has changed. `rm -r scratch` is always safe.
+named by a hash over parameters, input files, library versions, the project's code, and what is computed on: a run goes
+on from a checkpoint only if nothing it depends on has changed, the processor and its precision among it. `rm -r
+scratch` is always safe.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ import stages.core
 def scratch_folder(root: Path, settings: Sequence[Any], inputs: Sequence[Path]) -> Iterator[Path]:
     """Yield the folder below `root` for a run with these settings (dataclasses) and input files or folders.
 
+    Among the settings is the `Runtime`, and not its parameters, which leave to the machine what it computes with.
     It is removed when the block ends well and kept when it does not.
     """
     folder = root / run_key(settings, inputs)
@@ -51,7 +53,7 @@ def run_key(settings: Sequence[Any], inputs: Sequence[Path]) -> str:
         transformers.__version__,
         *([type(each).__name__, asdict(each)] for each in settings),
     ]
-    digest = hashlib.sha256(json.dumps(described).encode())
+    digest = hashlib.sha256(json.dumps(described, default=str).encode())
     code = Path(next(iter(stages.core.__path__))).parent
     for path in [*sorted(code.rglob("*.py")), *(file for each in inputs for file in _files(each))]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
