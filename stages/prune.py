@@ -31,6 +31,7 @@ def run(
     student: Path,
     out: Path,
     metrics: Path,
+    history: Path,
     scratch: Path,
 ) -> None:
     """Prune within the budget, measure dev before the recovery that is left to the finetune stage."""
@@ -41,6 +42,7 @@ def run(
     from stages.core.pruning.costs import cost_shares
     from stages.core.pruning.procedure import mean_length, prune, units_kept
     from stages.core.qa.evaluation import answer_with, quality
+    from stages.core.training.fit import write_history
     from stages.core.training.lessons import load_lessons
     from stages.core.training.losses import DistillationLoss
     from stages.core.training.scratch import scratch_folder
@@ -49,19 +51,20 @@ def run(
     lessons = load_lessons(data, teacher, cache, runtime.device)
     model = move(load_checkpoint(student), runtime.device)
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
-    with scratch_folder(scratch, [params, tuned, runtime_params], [data, cache, student]) as unfinished:
-        pruned = prune(model, lessons.training, loss, params, runtime, scratch=unfinished)
+    with scratch_folder(scratch, [params, tuned, runtime], [data, cache, student]) as unfinished:
+        pruned, losses = prune(model, lessons.training, loss, params, runtime, scratch=unfinished)
         answers = answer_with(pruned, lessons.dev, decode, runtime.device, params.batch_size)
         shares = cost_shares(pruned, model, mean_length(lessons.training))
         save_checkpoint(pruned.cpu(), load_tokenizer(student), out)
+        write_history(losses, history)
         write_json(metrics, {"dev": quality(lessons.dev, answers), **shares, **units_kept(pruned, model)})
 
 
 def main() -> None:
     """Take paths from the command line and values from params.yaml and the search's best parameters."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--data", "--teacher", "--cache", "--student", "--best", "--out", "--metrics", "--scratch"):
-        parser.add_argument(name, type=Path, required=True)
+    for name in ("data", "teacher", "cache", "student", "best", "out", "metrics", "history", "scratch"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
     paths = vars(parser.parse_args())
     params, runtime = load_params("prune", PruneParams), load_params("runtime", RuntimeParams)
     tuned = load_params("tuned", TunedParams, paths.pop("best"))

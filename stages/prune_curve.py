@@ -1,7 +1,8 @@
 """How far pruning goes: dev F1 of the tuned student against the MACs it keeps, by criterion.
 
-Reads the tuned student, prepared data and the teacher's cache; writes plots/prune_curve.csv. Plain weight magnitude is
-the criterion that Fisher scores and repair must beat; settings are those of `prune` and `finetune`.
+Reads the tuned student, prepared data and the teacher's cache; writes plots/prune_curve.csv and, paired and with
+intervals, what Fisher scores in rounds with repair gain over the other criteria. Plain weight magnitude is the one to
+beat; settings are those of `prune` and `finetune`.
 """
 
 import argparse
@@ -20,15 +21,17 @@ from stages.core.training.settings import FinetuneParams, TunedParams
 class PruneCurveParams:
     """The `prune_curve` section."""
 
-    seed: int  # in the place of those of prune and finetune
+    seed: int  # in the place of those of prune and finetune, and of the bootstrap
     macs_kept: tuple[float, ...]  # shares of the tuned student's MACs, a point each
     recovery_updates: int  # of training after each point is pruned; 0 shows no recovery
+    resamples: int  # bootstrap resamples behind each interval, by paragraph
 
     def check(self) -> None:
         """Vouch for ranges."""
         fine = bool(self.macs_kept) and all(0 < share <= 1 for share in self.macs_kept)
         require(fine, "macs_kept", list(self.macs_kept), "shares above 0, at most 1")
         require(self.recovery_updates >= 0, "recovery_updates", self.recovery_updates, "0 or more")
+        require(self.resamples >= 1, "resamples", self.resamples, "1 or more")
 
 
 def run(
@@ -44,6 +47,7 @@ def run(
     cache: Path,
     student: Path,
     out: Path,
+    differences: Path,
     scratch: Path,
 ) -> None:
     """Prune to every share by every criterion, judge on dev, recover, judge again."""
@@ -52,8 +56,9 @@ def run(
     from stages.core.files import write_text
     from stages.core.models.checkpoint import load_checkpoint
     from stages.core.models.families import move
-    from stages.core.pruning.curve import Curve
-    from stages.core.qa.evaluation import answer_with, quality
+    from stages.core.pruning import curve
+    from stages.core.qa.evaluation import answer_with
+    from stages.core.qa.scoring import Scores, score
     from stages.core.training.lessons import load_lessons
     from stages.core.training.losses import DistillationLoss
     from stages.core.training.scratch import scratch_folder
@@ -61,13 +66,13 @@ def run(
     runtime = start(runtime_params, params.seed)
     lessons = load_lessons(data, teacher, cache, runtime.device)
 
-    def judge(model: PreTrainedModel) -> float:
+    def judge(model: PreTrainedModel) -> Scores:
         answers = answer_with(model, lessons.dev, decode, runtime.device, prune_params.batch_size)
-        return quality(lessons.dev, answers)["f1"]
+        return score(lessons.dev.examples, answers)
 
-    settings = [params, prune_params, finetune_params, tuned, runtime_params]
+    settings = [params, prune_params, finetune_params, tuned, runtime]
     with scratch_folder(scratch, settings, [data, cache, student]) as unfinished:
-        curve = Curve(
+        found = curve.Curve(
             model=move(load_checkpoint(student), runtime.device),
             training=lessons.training,
             answers=DistillationLoss(tuned.temperature, tuned.alpha),
@@ -77,15 +82,17 @@ def run(
             runtime=runtime,
             judge=judge,
             scratch=unfinished,
-        )
-        frame = curve.draw(params.macs_kept)
-        write_text(out, frame.to_csv(index=False, lineterminator="\n"))
+        ).draw(params.macs_kept)
+        paragraphs = [example.context for example in lessons.dev.examples]
+        gains = curve.differences(found, paragraphs, resamples=params.resamples, seed=params.seed)
+        for path, frame in ((out, curve.points(found)), (differences, gains)):
+            write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def main() -> None:
     """Take paths from the command line and values from params.yaml and the search's best parameters."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("data", "teacher", "cache", "student", "best", "out", "scratch"):
+    for name in ("data", "teacher", "cache", "student", "best", "out", "differences", "scratch"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     paths = vars(parser.parse_args())
     params, prune_params = load_params("prune_curve", PruneCurveParams), load_params("prune", PruneParams)

@@ -49,7 +49,7 @@ def run(
     from stages.core.pruning.costs import cost_shares
     from stages.core.pruning.procedure import mean_length, prune, units_kept
     from stages.core.qa.evaluation import answer_with, quality
-    from stages.core.training.fit import write_history
+    from stages.core.training.fit import joined, write_history
     from stages.core.training.lessons import in_the_teachers_tokens, load_lessons
     from stages.core.training.losses import DistillationLoss
     from stages.core.training.recovery import recover
@@ -67,9 +67,9 @@ def run(
             f"{student}: has {share:.2f} times the MACs of the teacher, wanted fewer; shrink it or prune on"
         )
     budget = replace(prune_params, seed=own.seed, macs_kept=share, parameters_kept=0.0, latency_kept=0.0)
-    settings = [own, prune_params, finetune_params, tuned, runtime_params]
+    settings = [own, prune_params, finetune_params, tuned, runtime]
     with scratch_folder(scratch, settings, [data, teacher, cache, student]) as unfinished:
-        pruned = prune(whole, training, loss, budget, runtime, scratch=unfinished)
+        pruned, in_rounds = prune(whole, training, loss, budget, runtime, scratch=unfinished)
         before = quality(lessons.dev, answer_with(pruned, lessons.dev, decode, runtime.device, params.batch_size))
         inside = params.hidden_weight
         losses = recover(
@@ -78,7 +78,7 @@ def run(
         after = quality(lessons.dev, answer_with(pruned, lessons.dev, decode, runtime.device, params.batch_size))
         found = {"dev": after, "dev_before_recovery": before, **cost_shares(pruned, whole, length)}
         save_checkpoint(pruned.cpu(), load_tokenizer(teacher), out)
-        write_history(losses, history)
+        write_history(joined([in_rounds, losses]), history)
         write_json(metrics, {**found, **units_kept(pruned, whole)})
 
 

@@ -40,7 +40,9 @@ class ReportInputs:
     predictions: Path  # folder of <variant>.json, id to text
     latency: Path  # of the benchmark stage
     histories: Path  # folder of training histories, *.csv
+    environment: Path  # of the benchmark stage
     curve: Path  # of the prune_curve stage
+    gains: Path  # of the prune_curve stage
     cuts: Path  # of the student_init stage
     data: Path  # what prepare counted, JSON
     search: Path  # metrics of the tune stage, JSON
@@ -63,7 +65,8 @@ def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -
     predictions = read.read_predictions(inputs.predictions, examples)
     scores = read.score_all(examples, predictions, quality)
     histories, data = read.read_histories(inputs.histories), read.read_json(inputs.data)
-    curve = read.read_curve(inputs.curve)
+    curve, gains = read.read_curve(inputs.curve), read.read_gains(inputs.gains)
+    environment = read.read_environment(inputs.environment)
     cuts = cuts_section(read_cuts(inputs.cuts))
     search = search_section(read_search(inputs.search, inputs.importance))
 
@@ -78,6 +81,8 @@ def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -
         chance,
         samples,
         curve,
+        gains,
+        environment,
         data,
         len(examples),
         len(set(paragraphs)),

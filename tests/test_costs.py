@@ -74,8 +74,9 @@ def test_parameters_outside_embeddings_of_bert_by_hand() -> None:
     assert count_encoder_parameters(model) == attention + ffn + norms + head
 
 
-def test_measured_times_are_a_rising_table_of_every_size() -> None:
-    model = toy_qa_model("bert", 1)
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_measured_times_are_a_rising_table_of_every_size(family: str) -> None:
+    model = toy_qa_model(family, 1)
     costs = latency_costs(model, length=16, device=torch.device("cpu"), neuron_step=16, rounds=3)
     assert costs.heads.shape == (5,) and costs.neurons.shape == (65,)
     for table in (costs.heads, costs.neurons):

@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 
 from stages.core.data.batches import Batch, FlatLogits, collate
 from stages.core.data.windows import Windows
+from stages.core.errors import InputError
 from stages.core.runtime import seed_everything
-from stages.core.training.fit import History, TrainingSet, fit, learning_rate_at, write_history
+from stages.core.training.fit import History, TrainingSet, fit, joined, learning_rate_at, read_history, write_history
 from stages.core.training.losses import DistillationLoss, IntermediateLoss, LabelLoss, Loss, LossTerms
 from stages.core.training.settings import FitParams
 from tests.toy_models import FAMILY_NAMES, toy_inputs, toy_qa_model
@@ -335,6 +336,18 @@ def test_history_has_means_since_the_last_row_and_a_last_row(tmp_path: Path) -> 
     assert [row["loss"] for row in history] == [10.0, 5.0, 1.5]
     assert [row["part"] for row in history] == [20.0, 10.0, 3.0]
     assert list(history[0]) == ["step", "epoch", "learning_rate", "loss", "part"]
+
+
+def test_histories_that_follow_one_another_go_on_counting() -> None:
+    first: History = [{"step": 5, "epoch": 0.5, "loss": 3.0}, {"step": 8, "epoch": 0.8, "loss": 2.0}]
+    second: History = [{"step": 2, "epoch": 1.0, "loss": 1.0}]
+    assert joined([first, [], second]) == [*first, {"step": 10, "epoch": 1.8, "loss": 1.0}]
+    assert joined([]) == []
+
+
+def test_a_history_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"loss\.csv: no loss history; run the stage that writes it"):
+        read_history(tmp_path / "loss.csv")
 
 
 def test_history_is_written_as_csv(tmp_path: Path) -> None:

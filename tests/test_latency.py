@@ -158,7 +158,7 @@ def test_the_stage_times_every_variant(tmp_path: Path) -> None:
     other = toy_tokenizer(tmp_path / "other", "distilbert")
     save_checkpoint(toy_qa_model("distilbert", seed=1, layers=1, width=8), other, models / VARIANTS[-1])
     write_squad(questions, toy_examples())
-    run(PARAMS, RUNTIME, WINDOWS, models=models, questions=questions, out=out)
+    run(PARAMS, RUNTIME, WINDOWS, models=models, questions=questions, out=out, environment=tmp_path / "where.yaml")
     timings = json.loads(out.read_text(encoding="utf-8"))
     assert list(timings) == sorted(VARIANTS)
     for row in timings.values():
@@ -170,8 +170,16 @@ def test_the_stage_times_every_variant(tmp_path: Path) -> None:
 def test_the_stage_misses_a_model(tmp_path: Path) -> None:
     write_squad(tmp_path / "test.json", toy_examples())
     with pytest.raises(InputError, match="teacher"):
-        run(PARAMS, RUNTIME, WINDOWS, models=tmp_path, questions=tmp_path / "test.json", out=tmp_path / "out.json")
-    assert not (tmp_path / "out.json").exists()
+        run(
+            PARAMS,
+            RUNTIME,
+            WINDOWS,
+            models=tmp_path,
+            questions=tmp_path / "test.json",
+            out=tmp_path / "out.json",
+            environment=tmp_path / "where.yaml",
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["test.json"]
 
 
 @pytest.mark.parametrize(("key", "value"), [("questions", 0), ("warmup", -1), ("batch_size", 0), ("repeats", 0)])

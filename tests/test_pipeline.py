@@ -13,8 +13,11 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from stages.core.params import read_yaml
+from stages.core.params import load_params, read_yaml
 from stages.core.report.variants import VARIANTS
+from stages.core.training.settings import DistilParams
+from stages.core.training.space import space_around
+from stages.tune import TuneParams
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -117,8 +120,6 @@ def test_every_profile_loads_and_has_the_sections_of_the_default() -> None:
 
 @stage
 def test_shipped_parameters_load(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.core.params import load_params
-
     module = importlib.import_module(f"stages.{name}")
     section = {"prepare": "data"}.get(name, name)
     schemas = [each for each in vars(module).values() if dataclasses.is_dataclass(each) and isinstance(each, type)]
@@ -126,6 +127,11 @@ def test_shipped_parameters_load(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(ROOT)
     for path in [Path("params.yaml"), *Path("profiles").glob("*/params.yaml")]:
         assert load_params(section, schema, path)
+
+
+def test_shipped_searches_hold_their_default_point() -> None:
+    for path in [ROOT / "params.yaml", *(ROOT / "profiles").glob("*/params.yaml")]:
+        space_around(load_params("distil", DistilParams, path), load_params("tune", TuneParams, path).space)
 
 
 def test_evaluation_runs_over_all_variants() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -12,11 +13,12 @@ from stages.core.data.prepared import Questions
 from stages.core.models.macs import count_macs
 from stages.core.pruning.budget import choose_masks, cost_of
 from stages.core.pruning.costs import count_encoder_parameters, mac_costs
-from stages.core.pruning.curve import Curve
+from stages.core.pruning.curve import Curve, differences, points
 from stages.core.pruning.importance import magnitude_scores, mask_fisher
 from stages.core.pruning.procedure import mean_length, prune, sample_batches, units_kept
 from stages.core.pruning.surgery import remove
 from stages.core.qa.inference import predict_logits
+from stages.core.qa.scoring import Scores
 from stages.core.training.fit import TrainingSet
 from stages.core.training.losses import DistillationLoss
 from stages.core.training.recovery import recover
@@ -42,7 +44,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
 
 def pruned(training: TrainingSet, scratch: Path, **changes: Any) -> PreTrainedModel:
     scratch.mkdir(exist_ok=True)
-    return prune(toy_qa_model("bert", 2), training, ANSWERS, replace(PRUNE, **changes), CPU, scratch=scratch)
+    return prune(toy_qa_model("bert", 2), training, ANSWERS, replace(PRUNE, **changes), CPU, scratch=scratch)[0]
 
 
 def test_each_budget_is_kept_in_its_own_measure(training: TrainingSet, tmp_path: Path) -> None:
@@ -60,7 +62,8 @@ def test_one_plain_round_is_fisher_scores_choice_and_removal(training: TrainingS
     scores = mask_fisher(model, sample_batches(training, 16, PLAIN), ANSWERS, CPU.device)
     table = mac_costs(model, mean_length(training))
     masks = choose_masks(scores, table, budget=0.6 * cost_of(model, table), minimum_neurons=8)
-    found = prune(model, training, ANSWERS, PLAIN, CPU, scratch=tmp_path)
+    found, history = prune(model, training, ANSWERS, PLAIN, CPU, scratch=tmp_path)
+    assert history == []
     assert weights_of(found) == weights_of(remove(model, *masks))
 
 
@@ -118,15 +121,36 @@ def test_recovery_holds_each_layer_to_the_whole_models(training: TrainingSet, tm
 def test_points_of_the_curve_are_what_their_criteria_say(training: TrainingSet, tmp_path: Path) -> None:
     model = toy_qa_model("bert", 2)
     length = mean_length(training)
-    curve = Curve(model, training, ANSWERS, PRUNE, FINETUNE, 0, CPU, lambda small: count_macs(small, length), tmp_path)
+
+    def judge(small: PreTrainedModel) -> Scores:
+        """The model's MACs in place of a score."""
+        return Scores(np.zeros(1), np.array([float(count_macs(small, length))]), missing=0)
+
+    curve = Curve(model, training, ANSWERS, PRUNE, FINETUNE, 0, CPU, judge, tmp_path)
     table = mac_costs(model, mean_length(training))
     masks = choose_masks(magnitude_scores(model), table, budget=0.5 * cost_of(model, table), minimum_neurons=8)
     assert weights_of(curve.pruned("magnitude", 0.5)) == weights_of(remove(model, *masks))
-    fisher = prune(model, training, ANSWERS, replace(PLAIN, macs_kept=0.5), CPU, scratch=tmp_path)
+    fisher, _ = prune(model, training, ANSWERS, replace(PLAIN, macs_kept=0.5), CPU, scratch=tmp_path)
     assert weights_of(curve.pruned("fisher", 0.5)) == weights_of(fisher)
-    repaired = prune(model, training, ANSWERS, replace(PRUNE, macs_kept=0.5, recovery_windows=0), CPU, scratch=tmp_path)
+    unrecovered = replace(PRUNE, macs_kept=0.5, recovery_windows=0)
+    repaired, _ = prune(model, training, ANSWERS, unrecovered, CPU, scratch=tmp_path)
     assert weights_of(curve.pruned("fisher_repaired", 0.5)) == weights_of(repaired)
-    drawn = curve.draw([0.9, 0.5])
+    drawn = points(curve.draw([0.9, 0.5]))
     assert drawn["macs_kept"].tolist() == [0.5, 0.9]
     assert (drawn.iloc[0, 1:] <= 0.5 * count_macs(model, length)).all()
     assert (drawn.iloc[1, 1:] > 0.8 * count_macs(model, length)).all()
+
+
+def test_differences_of_the_curve_are_paired() -> None:
+    """Repair wins three points on every question over magnitude, and nothing on average over plain Fisher scores."""
+    f1 = np.array([10.0, 20.0, 30.0, 40.0])
+    apart = f1 + np.array([3.0, -3.0, 3.0, -3.0])
+    scored = {"magnitude": f1 - 3, "fisher": apart, "fisher_repaired": f1}
+    found = {0.5: {name: Scores(np.zeros(4), values, missing=0) for name, values in scored.items()}}
+    frame = differences(found, ["a", "b", "c", "d"], resamples=200, seed=1)
+    assert frame[["macs_kept", "recovered", "over"]].to_numpy().tolist() == [
+        [0.5, "no", "magnitude"],
+        [0.5, "no", "fisher"],
+    ]
+    assert frame.loc[0, ["f1", "f1_low", "f1_high"]].tolist() == [3, 3, 3]
+    assert frame.loc[1, "f1"] == 0 and frame.loc[1, "f1_low"] < 0 < frame.loc[1, "f1_high"]

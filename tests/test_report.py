@@ -18,6 +18,7 @@ from tests.test_tuning import toy_search
 
 PARAMS = ReportParams(seed=3, resamples=200, samples=4)
 SECTIONS = ("Planned comparisons", "Pruning", "Speed", "Student initialisation", "Search", "Sample predictions", "Data")
+SECTIONS += ("Environment",)
 PICTURES = ["em_f1.png", "loss_curves.png", "prune_curve.png", "quality_vs_size.png"]
 PLOTS = sorted(["differences.csv", "quality.csv", "samples.csv", *PICTURES])
 
@@ -53,6 +54,9 @@ def toy_inputs(root: Path) -> ReportInputs:
     write(root / "latency.json", dict.fromkeys(VARIANTS, timing))
     write(root / "data.json", {"test": {"questions": len(examples)}, "dropped": {"empty_answer": 0}})
     (root / "curve.csv").write_text("macs_kept,magnitude,fisher\n0.25,3.0,31.25\n0.5,20.0,55.0\n", encoding="utf-8")
+    gains = "macs_kept,recovered,over,f1,f1_low,f1_high\n0.25,no,magnitude,28.0,25.0,31.0\n"
+    (root / "gains.csv").write_text(gains, encoding="utf-8")
+    (root / "environment.yaml").write_text("device: cpu\nprocessor: one of ours\n", encoding="utf-8")
     toy_cuts().to_csv(root / "cuts.csv", index=False)
     (root / "loss").mkdir()
     for name in ("teacher", "baseline"):
@@ -66,7 +70,9 @@ def toy_inputs(root: Path) -> ReportInputs:
         predictions=root / "predictions",
         latency=root / "latency.json",
         histories=root / "loss",
+        environment=root / "environment.yaml",
         curve=root / "curve.csv",
+        gains=root / "gains.csv",
         cuts=root / "cuts.csv",
         data=root / "data.json",
         search=root / "tune.json",
@@ -107,7 +113,9 @@ def test_the_page_tells_all(tmp_path: Path, inputs: ReportInputs) -> None:
     ]
     assert "![Exact match and F1](../plots/em_f1.png)" in page
     assert "| 25 % | 3.0 | 31.2 |" in page
+    assert "| 25 % | +28.0 [+25.0, +31.0] |" in page
     assert "| test.questions | 36 |" in page
+    assert "| processor | one of ours |" in page
     assert page.count("| Which ") == 4
 
 

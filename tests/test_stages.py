@@ -21,6 +21,7 @@ from stages.core.data.batches import Batch, collate, ordered_batches
 from stages.core.data.examples import read_squad, write_squad
 from stages.core.data.logits import load_logits
 from stages.core.data.prepared import load_split
+from stages.core.data.settings import WindowsParams
 from stages.core.data.windows import load_windows
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
@@ -72,8 +73,8 @@ WRITTEN = {
     "tune": model_files("tuned")
     | {"metrics/tune.json", "loss/tuned.csv", "metrics/best_params.yaml"}
     | {"plots/tune_trials.csv", "plots/tune_importance.csv"},
-    "prune": model_files("pruned") | {"metrics/prune.json"},
-    "prune_curve": {"plots/prune_curve.csv"},
+    "prune": model_files("pruned") | {"metrics/prune.json", "loss/pruned.csv"},
+    "prune_curve": {"plots/prune_curve.csv", "plots/prune_curve_differences.csv"},
     "finetune": model_files("finetuned") | {"metrics/finetune.json", "loss/finetuned.csv"},
     "export": model_files("export/stock")
     | model_files("export/onnx", "model.onnx")
@@ -81,7 +82,7 @@ WRITTEN = {
     | {"metrics/export.json"},
     "prune_teacher": model_files("teacher_pruned") | {"metrics/prune_teacher.json", "loss/teacher_pruned.csv"},
     **{f"evaluate@{name}": {f"metrics/quality/{name}.json", f"predictions/{name}.json"} for name in VARIANTS},
-    "benchmark": {"metrics/latency.json"},
+    "benchmark": {"metrics/latency.json", "metrics/environment.yaml"},
     "report": {
         "metrics/report.md",
         "plots/differences.csv",
@@ -176,6 +177,27 @@ def test_the_curve_has_a_row_for_each_share_before_and_after_recovery(run: Run) 
     before, after = list(CRITERIA), [f"{criterion}_recovered" for criterion in CRITERIA]
     assert set(curve.columns) == {"macs_kept", *before, *after}
     assert curve.drop(columns="macs_kept").to_numpy().min() >= 0
+    gains = pd.read_csv(run[0].root / "plots" / "prune_curve_differences.csv")
+    assert len(gains) == 2 * 2 * 2
+    recovered = gains[(gains["recovered"] == "yes") & (gains["over"] == "magnitude")].set_index("macs_kept")["f1"]
+    at = curve.set_index("macs_kept")
+    expected = at["fisher_repaired_recovered"] - at["magnitude_recovered"]
+    assert recovered.tolist() == pytest.approx(expected.tolist(), abs=1e-3)
+
+
+def test_the_loss_of_rounds_is_kept(run: Run) -> None:
+    """Two rounds: one recovery of 2 windows' updates for two epochs; the teacher's goes on into its fine-tuning."""
+    rounds, whole = (pd.read_csv(run[0].root / "loss" / f"{name}.csv") for name in ("pruned", "teacher_pruned"))
+    finetuned = pd.read_csv(run[0].root / "loss" / "finetuned.csv")
+    assert rounds["step"].tolist() == [2, 4]
+    assert whole["step"].tolist() == [2, 4, *(4 + finetuned["step"])]
+    assert whole["step"].is_monotonic_increasing and whole["epoch"].is_monotonic_increasing
+
+
+def test_the_environment_says_where_models_were_timed(run: Run) -> None:
+    found = read_yaml(run[0].root / "metrics" / "environment.yaml")
+    assert {"device": "cpu", "threads": "1", "torch": torch.__version__, "questions": 3}.items() <= found.items()
+    assert f"| processor | {found['processor']} |" in (run[0].root / "metrics" / "report.md").read_text()
 
 
 def test_cuts_are_compared_with_the_first_at_equal_updates(run: Run) -> None:
@@ -383,6 +405,17 @@ def test_a_cache_of_another_teacher_is_refused(copied: Pipeline, stage: str) -> 
 def test_a_cache_of_other_windows_is_refused(copied: Pipeline) -> None:
     copied.prepare(train_questions=20)
     assert "made with windows" in refusal(copied.baseline)
+
+
+def test_windows_longer_than_a_models_positions_are_refused(copied: Pipeline) -> None:
+    """The toy encoders have few positions; the int8 form has the config that tells how many."""
+    evaluation = evaluate.EvaluateParams(seed=1, batch_size=4, resamples=100, precision="fp32")
+    places = {"model": copied.root / "models" / "int8", "questions": copied.root / "data" / "test.json"}
+    longer = WindowsParams(max_length=512, doc_stride=8)
+    message = refusal(
+        lambda: evaluate.run(evaluation, RUNTIME, longer, DECODE, **places, predictions=None, metrics=None)
+    )
+    assert "windows.max_length is 512, wanted at most " in message
 
 
 def test_a_missing_cache_is_refused(copied: Pipeline) -> None:

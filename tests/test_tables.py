@@ -56,21 +56,31 @@ def test_intervals(interval: Interval, signed: bool, text: str) -> None:
 
 
 def test_results_have_a_row_for_each_variant_and_chance() -> None:
-    rows = cells(tables.results_table(QUALITY, LATENCY, differences(), ChanceFloor(0.5, 4.6)))
+    rows = cells(tables.results_table(QUALITY, LATENCY, differences(), ChanceFloor(0.5, 4.6), on_cpu=True))
     assert [row[0] for row in rows[2:]] == [*tables.VARIANTS, "chance (a random span)"]
     assert rows[2] == [
         "teacher", "40.0 [38.0, 45.1]", "50.0 [48.0, 55.0]", "–", "100.0", "22.60", "3900", "90.4", "12.0", "1.00×",
     ]  # fmt: skip
     assert rows[4] == [
-        "baseline", "42.0 [38.0, 45.1]", "52.0 [48.0, 55.0]", "+1.0 [+1.0, +1.0]", "104.0", "20.60", "3700", "88.4",
-        "4.0", "3.00×",
+        "baseline", "42.0 [38.0, 45.1]", "52.0 [48.0, 55.0]", "hard_label: +1.0 [+1.0, +1.0]", "104.0", "20.60", "3700",
+        "88.4", "4.0", "3.00×",
     ]  # fmt: skip
+    assert rows[-2][3] == "finetuned: +2.0 [+2.0, +2.0]", "the teacher pruned another way stands beside the student"
     assert rows[-1] == ["chance (a random span)", "0.5", "4.6", *["–"] * 7]
+
+
+def test_int8_has_no_speed_up_over_a_teacher_on_another_device() -> None:
+    found = []
+    for on_cpu in (True, False):
+        table = tables.results_table(QUALITY, LATENCY, differences(), ChanceFloor(0.5, 4.6), on_cpu=on_cpu)
+        found.append({row[0]: row[-1] for row in cells(table)[2:]})
+    assert found[0]["int8"] == "8.00×"
+    assert found[1] == {**found[0], "int8": "–"}
 
 
 def test_a_teacher_without_a_right_answer_has_no_share_to_keep() -> None:
     quality = {**QUALITY, "teacher": Quality(*[0.0] * 10)}
-    rows = cells(tables.results_table(quality, LATENCY, differences(), ChanceFloor(0.0, 0.0)))
+    rows = cells(tables.results_table(quality, LATENCY, differences(), ChanceFloor(0.0, 0.0), on_cpu=True))
     assert {row[4] for row in rows[2:]} == {"–"}
 
 
@@ -94,13 +104,13 @@ def test_planned_comparisons_and_their_verdict() -> None:
     ("low", "high", "verdict"),
     [(0.1, 2.0, "yes"), (-2.0, -0.1, "yes"), (-0.1, 0.1, "no"), (0.0, 1.0, "no"), (-1.0, 0.0, "no")],
 )
-def test_beyond_noise_is_an_interval_without_zero(low: float, high: float, verdict: str) -> None:
+def test_the_verdict_is_an_interval_without_zero(low: float, high: float, verdict: str) -> None:
     difference = Difference(Interval(5.0, 4.0, 6.0), Interval((low + high) / 2, low, high))
     rows = cells(tables.planned_table(dict.fromkeys(PLANNED, difference)))[2:]
     assert {row[-1] for row in rows} == {verdict}
 
 
-def test_differences_frame_has_rows_above_and_planned_ones_once() -> None:
+def test_differences_frame_has_those_of_the_table_and_planned_ones_once() -> None:
     frame = tables.differences_frame(differences())
     assert list(frame.columns) == [
         "comparison", "planned", "exact_match", "exact_match_low", "exact_match_high", "f1", "f1_low", "f1_high",
@@ -115,7 +125,6 @@ def test_differences_frame_has_rows_above_and_planned_ones_once() -> None:
         "finetuned - pruned": True,
         "int8 - finetuned": True,
         "teacher_pruned - finetuned": True,
-        "teacher_pruned - int8": False,
         "distilled - hard_label": True,
         "tuned - baseline": True,
         "finetuned - tuned": True,
@@ -150,7 +159,23 @@ def test_flat_table_joins_keys() -> None:
 
 
 def test_curve_has_a_row_for_each_share() -> None:
-    frame = pd.DataFrame({"macs_kept": [0.25, 0.5], "fisher": [20.0, 50.0], "fisher_recovered": [30.0, 54.04]})
+    frame = pd.DataFrame({"macs_kept": [0.25, 0.5], "fisher": [20.0, 50.0], "fisher_repaired_recovered": [30.0, 54.04]})
     rows = cells(tables.curve_table(frame))
-    assert rows[0] == ["MACs kept", "fisher", "fisher recovered"]
+    assert rows[0] == ["MACs kept", "fisher", "fisher in rounds, repaired recovered"]
     assert rows[2:] == [["25 %", "20.0", "30.0"], ["50 %", "50.0", "54.0"]]
+
+
+def test_gains_have_a_row_for_each_share_and_a_column_for_each_other_criterion() -> None:
+    gain = {"over": "fisher", "f1": 1.0, "f1_low": -0.5, "f1_high": 2.5}
+    told = [(share, recovered) for share in (0.25, 0.5) for recovered in ("no", "yes")]
+    frame = pd.DataFrame([{"macs_kept": share, "recovered": recovered, **gain} for share, recovered in told])
+    rows = cells(tables.gains_table(frame))
+    assert rows[0] == ["MACs kept", "over fisher [95 %]", "over fisher, recovered [95 %]"]
+    assert rows[2:] == [[share, *["+1.0 [-0.5, +2.5]"] * 2] for share in ("25 %", "50 %")]
+
+
+def test_long_numbers_are_cut() -> None:
+    assert cells(tables.flat_table({"length": 180.89999999999998, "count": 12345}))[2:] == [
+        ["length", "180.9"],
+        ["count", "12345"],
+    ]

@@ -45,7 +45,8 @@ def test_the_section_tells_cost_best_values_flatness_bounds_and_importance(tmp_p
     toy_search(tmp_path)
     text = section(tmp_path)
     assert text.startswith("## Search\n\n24 trials on dev, 1,100 updates in all; 4 stopped early.")
-    assert "best trial 53.0, of the default point 51.3; 7 of the 20 complete trials lie within 1 F1 of the best" in text
+    assert "best trial is 53.0, of the default point's 51.3. 7 of the 20 complete trials lie within 1 F1" in text
+    assert "says that the optimum is flat along the knob" in text
     assert "| temperature | 1 to 8, log | 2 | 3.25 | 1.5 to 6 | 0.67 | 0.87 |" in text
     assert "| alpha | 0.5 to 1, linear | 0.9 | 1 | 0.75 to 1 | 0.50 | 0.13 |" in text
     assert "On a bound of the search, so that a wider one may find better: alpha (high)." in text
@@ -56,7 +57,8 @@ def test_the_section_tells_cost_best_values_flatness_bounds_and_importance(tmp_p
     ("figures", "told"),
     [
         ({}, "The 2 best other points and the default were distilled in full; on dev the default has 60.0 F1, and"
-         " the best of them, with 61.5, is `tuned`."),
+         " the best of them, with 61.5, is `tuned`. It was chosen by that score, which flatters it;"
+         " `tuned - distilled` above is what the test says."),
         ({"finalists": 1, "best_full_f1": 60.04}, "The best other point and the default were distilled in full; on"
          " dev the default has 60.0 F1, no other more: it is `tuned`."),
         ({"finalists": 0, "best_full_f1": 60.04}, "No trial at another point was complete: the default is `tuned`."),
@@ -67,11 +69,17 @@ def test_the_section_tells_how_the_finals_ended(tmp_path: Path, figures: dict[st
     assert told in section(tmp_path)
 
 
-def test_too_few_trials_for_an_importance_are_told(tmp_path: Path) -> None:
+def test_a_search_whose_default_is_best_is_told(tmp_path: Path) -> None:
+    toy_search(tmp_path, best_trial_f1=51.26)
+    assert "The best trial is that of the default point, with 51.3 dev F1." in section(tmp_path)
+
+
+def test_too_few_trials_for_flatness_and_importance_are_told(tmp_path: Path) -> None:
     toy_search(tmp_path, {"importance": [None, None], "boundary": ["", ""]}, trials=3, trials_pruned=1)
     text = section(tmp_path)
     assert "3 trials are too few to tell which knobs matter: it takes 20." in text
-    assert "| 0.67 | – |" in text
+    assert "| temperature | 1 to 8, log | 2 | 3.25 | – | – | – |" in text
+    assert "So few trials do not tell how flat the optimum is." in text
     assert "No chosen value lies on a bound of the search." in text
     assert "nan" not in text.lower()
     assert "PED-ANOVA" not in text

@@ -159,11 +159,13 @@ class Pipeline:
             "cache": self.root / "cache",
         }
 
-    def outputs(self, stage: str, model: str, *, trained: bool = True) -> dict[str, Path]:
-        found = {"out": self.root / "models" / model, "metrics": self.root / "metrics" / f"{stage}.json"}
-        if trained:
-            found |= {"history": self.root / "loss" / f"{model}.csv", "scratch": self.root / "scratch" / stage}
-        return found
+    def outputs(self, stage: str, model: str) -> dict[str, Path]:
+        return {
+            "out": self.root / "models" / model,
+            "metrics": self.root / "metrics" / f"{stage}.json",
+            "history": self.root / "loss" / f"{model}.csv",
+            "scratch": self.root / "scratch" / stage,
+        }
 
     def baseline(self, **changes: float) -> None:
         baseline.run(
@@ -233,14 +235,13 @@ class Pipeline:
             RUNTIME,
             DECODE,
             **self.lessons,
-            **self.outputs("prune", "pruned", trained=False),
+            **self.outputs("prune", "pruned"),
             student=self.root / "models" / "tuned",
-            scratch=self.root / "scratch" / "prune",
         )
 
     def prune_curve(self) -> None:
         prune_curve.run(
-            prune_curve.PruneCurveParams(seed=1, macs_kept=(0.8, 0.4), recovery_updates=3),
+            prune_curve.PruneCurveParams(seed=1, macs_kept=(0.8, 0.4), recovery_updates=3, resamples=100),
             PRUNE,
             FINETUNE,
             self.tuned,
@@ -249,6 +250,7 @@ class Pipeline:
             **self.lessons,
             student=self.root / "models" / "tuned",
             out=self.root / "plots" / "prune_curve.csv",
+            differences=self.root / "plots" / "prune_curve_differences.csv",
             scratch=self.root / "scratch" / "prune_curve",
         )
 
@@ -318,6 +320,7 @@ class Pipeline:
             models=self.root / "models",
             questions=self.root / "data" / "test.json",
             out=self.root / "metrics" / "latency.json",
+            environment=self.root / "metrics" / "environment.yaml",
         )
 
     def report(self) -> None:
@@ -327,7 +330,9 @@ class Pipeline:
             predictions=self.root / "predictions",
             latency=self.root / "metrics" / "latency.json",
             histories=self.root / "loss",
+            environment=self.root / "metrics" / "environment.yaml",
             curve=self.root / "plots" / "prune_curve.csv",
+            gains=self.root / "plots" / "prune_curve_differences.csv",
             cuts=self.root / "plots" / "student_init.csv",
             data=self.root / "metrics" / "data.json",
             search=self.root / "metrics" / "tune.json",

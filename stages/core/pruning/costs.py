@@ -4,17 +4,18 @@ All layers of an encoder have the same width, so one table for attention and one
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
-from stages.core.models.families import layers, stock_shape
+from stages.core.models.encoder import build_qa_model, make_config
+from stages.core.models.families import layers, move, stock_shape
 from stages.core.models.macs import count_macs
+from stages.core.models.shapes import PrunedShapes, apply_shapes
 
 
 @dataclass(frozen=True)
@@ -71,46 +72,41 @@ def latency_costs(
 ) -> Costs:
     """Milliseconds of one window of `length` tokens, measured on `device` as it is now, block by block, in float32.
 
-    Every size is timed `rounds` times in turn with all others, so that the machine's noise meets them alike; the
-    median counts, and a larger block never counts less than a smaller one. Feed-forward sizes between multiples of
-    `neuron_step` are interpolated. `fixed` is 0: embeddings and head are no matter of choice.
+    A block is timed inside a network of one layer, as the model's family builds it, beside the same network with an
+    empty layer. Every size is timed `rounds` times in turn with all others, so that the machine's noise meets them
+    alike; the median counts, and a larger block never counts less than a smaller one. Feed-forward sizes between
+    multiples of `neuron_step` are interpolated. `fixed` is 0: embeddings and head are no matter of choice.
     """
     heads, neurons = stock_shape(model)
-    width, size = _widths(model)
     counts = sorted({*range(neuron_step, neurons, neuron_step), neurons})
-    blocks: list[nn.Module] = [_Attention(width, number, size) for number in range(1, heads + 1)]
-    blocks += [nn.Sequential(nn.Linear(width, count), nn.GELU(), nn.Linear(count, width)) for count in counts]
-    times = _milliseconds([block.to(device) for block in blocks], torch.randn(1, length, width, device=device), rounds)
-    rising = [np.maximum.accumulate([0.0, *part]) for part in (times[:heads], times[heads:])]
+    sizes = [(0, 0), *((number, 0) for number in range(1, heads + 1)), *((0, count) for count in counts)]
+    networks = [move(_one_layer(model, *each), device) for each in sizes]
+    tokens = torch.ones(1, length, dtype=torch.int64, device=device)
+    times = np.array(_milliseconds(networks, {"input_ids": tokens, "attention_mask": tokens}, rounds))
+    above = np.maximum(times[1:] - times[0], 0.0)
+    rising = [np.maximum.accumulate([0.0, *part]) for part in (above[:heads], above[heads:])]
     between = np.interp(np.arange(neurons + 1), [0, *counts], rising[1])
     return Costs(torch.from_numpy(rising[0]), torch.from_numpy(between), fixed=0.0)
 
 
-class _Attention(nn.Module):
-    """Self-attention with `heads` heads of width `size`, as an encoder's layer has it."""
-
-    def __init__(self, width: int, heads: int, size: int) -> None:
-        super().__init__()
-        self.heads, self.size = heads, size
-        self.entry = nn.ModuleList(nn.Linear(width, heads * size) for _ in range(3))
-        self.exit = nn.Linear(heads * size, width)
-
-    def forward(self, states: Tensor) -> Tensor:
-        cut = [part(states).view(1, -1, self.heads, self.size).transpose(1, 2) for part in self.entry]
-        mixed = functional.scaled_dot_product_attention(*cut)
-        return self.exit(mixed.transpose(1, 2).reshape(states.shape[0], states.shape[1], -1))  # type: ignore[no-any-return]
+def _one_layer(model: PreTrainedModel, heads: int, neurons: int) -> PreTrainedModel:
+    """A network like `model`, with weights of no meaning, whose only layer has so many heads and neurons."""
+    fields = {**model.config.to_dict(), "num_hidden_layers": 1, "n_layers": 1}
+    made = build_qa_model(make_config(fields))
+    apply_shapes(made, PrunedShapes((tuple(range(heads)),), (neurons,)))
+    return made
 
 
-def _milliseconds(blocks: Sequence[nn.Module], states: Tensor, rounds: int) -> list[float]:
-    """The median time of each block; two rounds go before, untimed."""
-    found = np.zeros((rounds + 2, len(blocks)))
+def _milliseconds(networks: Sequence[nn.Module], inputs: Mapping[str, Tensor], rounds: int) -> list[float]:
+    """The median time of each network; two rounds go before, untimed."""
+    found, device = np.zeros((rounds + 2, len(networks))), inputs["input_ids"].device
     with torch.inference_mode():
         for number in range(len(found)):
-            for place, block in enumerate(blocks):
-                _wait(states.device)
+            for place, network in enumerate(networks):
+                _wait(device)
                 start = time.perf_counter()
-                block(states)
-                _wait(states.device)
+                network(**inputs)
+                _wait(device)
                 found[number, place] = 1000 * (time.perf_counter() - start)
     return [float(value) for value in np.median(found[2:], axis=0)]
 

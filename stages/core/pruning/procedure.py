@@ -14,7 +14,7 @@ from stages.core.pruning.repair import repair
 from stages.core.pruning.rounds import prune_in_rounds
 from stages.core.pruning.settings import PruneParams
 from stages.core.runtime import Runtime
-from stages.core.training.fit import TrainingSet
+from stages.core.training.fit import History, TrainingSet, joined
 from stages.core.training.lessons import some
 from stages.core.training.losses import DistillationLoss
 from stages.core.training.recovery import recover
@@ -29,13 +29,14 @@ def prune(
     *,
     scratch: Path,
     kept: float | None = None,
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, History]:
     """A smaller model within the budget of `params`, or with `kept` in the place of its share, not yet recovered.
 
-    `training` has the teacher's logits; windows to score on, to repair on and to recover on are drawn from it by the
-    seed. Raises InputError where the budget cannot be met.
+    Beside it the loss history of the recoveries between rounds, one after the other. `training` has the teacher's
+    logits; windows to score on, to repair on and to recover on are drawn from it by the seed. Raises InputError where
+    the budget cannot be met.
     """
-    length = mean_length(training)
+    length, histories = mean_length(training), []
 
     def score(current: PreTrainedModel) -> Scores:
         batches = sample_batches(training, params.fisher_windows, params)
@@ -50,9 +51,11 @@ def prune(
         if params.recovery_windows:
             seen = some(training, params.recovery_windows, params.seed + number)
             inside, name = params.hidden_weight, f"round {number}"
-            recover(pruned, model, answers, seen, params, runtime, hidden_weight=inside, scratch=scratch, name=name)
+            histories.append(
+                recover(pruned, model, answers, seen, params, runtime, hidden_weight=inside, scratch=scratch, name=name)
+            )
 
-    return prune_in_rounds(
+    pruned = prune_in_rounds(
         model,
         costs_of_budget(model, params, length, runtime.device),
         score,
@@ -62,6 +65,7 @@ def prune(
         repair=mend,
         recover=train,
     )
+    return pruned, joined(histories)
 
 
 def costs_of_budget(model: PreTrainedModel, params: PruneParams, length: int, device: torch.device) -> Costs:

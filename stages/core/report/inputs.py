@@ -11,6 +11,7 @@ import pandas as pd
 
 from stages.core.data.examples import Example
 from stages.core.errors import InputError
+from stages.core.params import read_yaml
 from stages.core.qa.scoring import Scores, score
 from stages.core.report.variants import VARIANTS
 
@@ -125,6 +126,26 @@ def read_curve(path: Path) -> pd.DataFrame:
     if "macs_kept" not in curve or curve.empty:
         raise InputError(f"{path}: no column 'macs_kept' with values; run the prune_curve stage again")
     return curve
+
+
+def read_gains(path: Path) -> pd.DataFrame:
+    """Return plots/prune_curve_differences.csv; raises InputError where it is missing or lacks a column."""
+    try:
+        gains = pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        raise InputError(f"{path}: no table of differences; run the prune_curve stage") from None
+    for column in ("macs_kept", "recovered", "over", "f1", "f1_low", "f1_high"):
+        if column not in gains:
+            raise InputError(f"{path}: no column '{column}'; run the prune_curve stage again")
+    return gains
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """Return metrics/environment.yaml; raises InputError where it is missing or no mapping."""
+    values = read_yaml(path) if path.exists() else None
+    if not isinstance(values, dict) or "device" not in values:
+        raise InputError(f"{path}: does not say on what device models were timed; run the benchmark stage")
+    return values
 
 
 def _read_history(path: Path) -> pd.DataFrame:

@@ -7,8 +7,18 @@ import pandas as pd
 
 from stages.core.qa.chance import ChanceFloor
 from stages.core.report import tables
-from stages.core.report.comparisons import Difference
+from stages.core.report.comparisons import PLANNED, Difference
 from stages.core.report.inputs import Latency, Quality
+
+SPEED = (
+    "Forward passes only, in the environment named at the end of this page: no tokenizing, no search for the span."
+    " `pruned` and `finetuned` are one network with other weights, and likewise the four students: how far their times"
+    " lie apart is what the measurement cannot tell."
+)
+DATA = (
+    "`length` is in tokens a window; `oracle_f1` is what the best span that the windows can hold would score, and"
+    " `labels_decoded_percent` how many training labels turn back into the gold answer."
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,8 @@ class Findings:
     chance: ChanceFloor
     samples: pd.DataFrame  # as plots/samples.csv; may be empty
     curve: pd.DataFrame  # as plots/prune_curve.csv
+    gains: pd.DataFrame  # as plots/prune_curve_differences.csv
+    environment: Mapping[str, object]  # as metrics/environment.yaml
     data: Mapping[str, object]  # metrics/data.json
     questions: int
     paragraphs: int
@@ -34,21 +46,34 @@ def write_page(found: Findings, charts: Mapping[str, str], *sections_between: st
     """
     sections = [
         f"# Results\n\n{_introduction(found)}\n",
-        tables.results_table(found.quality, found.latency, found.differences, found.chance),
+        tables.results_table(
+            found.quality,
+            found.latency,
+            found.differences,
+            found.chance,
+            on_cpu=found.environment.get("device") == "cpu",
+        ),
         "## Planned comparisons\n",
-        "First minus second, paired by question. Beyond noise: the interval leaves out zero.\n",
+        f"{_planned_sentence()}\n",
         tables.planned_table(found.differences),
         "## Charts\n",
         *(f"![{caption}]({path})\n" for caption, path in charts.items()),
         "## Pruning\n",
         f"{_curve_sentence(found.curve)}\n",
         tables.curve_table(found.curve),
+        "F1 of Fisher scores in rounds with repair, less that of the other criterion, paired by question:\n",
+        tables.gains_table(found.gains),
         "## Speed\n",
+        f"{SPEED}\n",
         tables.speed_table(found.latency),
         *sections_between,
         *_sample_section(found.samples),
         "## Data\n",
+        f"{DATA}\n",
         tables.flat_table(found.data),
+        "## Environment\n",
+        "Where the models were timed. It is the last stage but one: what came before may have run elsewhere.\n",
+        tables.flat_table(found.environment),
     ]
     return "\n".join(sections)
 
@@ -65,9 +90,20 @@ def _introduction(found: Findings) -> str:
     )
 
 
+def _planned_sentence() -> str:
+    return (
+        f"First minus second, paired by question, the same {len(PLANNED)} questions for every run. An interval that"
+        " leaves out zero says that the difference would stand on other test questions, one interval taken by itself:"
+        " they are not corrected for their number. Each model has been trained once; what another seed or processor"
+        " would change is not in the intervals, and can be as large as the smaller differences here."
+    )
+
+
 def _curve_sentence(curve: pd.DataFrame) -> str:
     sentence = (
-        "Dev F1 of the tuned student pruned to a share of its MACs, by criterion, without any training in between"
+        "Dev F1 of the tuned student pruned to a share of its MACs, without any training in between: by magnitude and"
+        " by Fisher scores all at once, and by Fisher scores in the rounds of `prune`, with least-squares repair after"
+        " each"
     )
     if any(str(name).endswith("_recovered") for name in curve.columns):
         sentence += "; recovered: after a short training under the teacher, the same for every point"

@@ -9,7 +9,7 @@ from stages.core.data.examples import Example
 from stages.core.qa.chance import ChanceFloor
 from stages.core.qa.significance import Interval
 from stages.core.report import variants
-from stages.core.report.comparisons import PLANNED, ROWS_ABOVE, Difference
+from stages.core.report.comparisons import BESIDE, PLANNED, Difference
 from stages.core.report.inputs import Latency, Quality
 
 VARIANTS = variants.VARIANTS
@@ -35,28 +35,37 @@ def with_interval(interval: Interval, *, signed: bool = False) -> str:
 
 
 def results_table(
-    quality: Mapping[str, Quality], latency: Mapping[str, Latency], differences: Differences, chance: ChanceFloor
+    quality: Mapping[str, Quality],
+    latency: Mapping[str, Latency],
+    differences: Differences,
+    chance: ChanceFloor,
+    *,
+    on_cpu: bool,
 ) -> str:
-    """Return the table of all variants, a last row for chance; differences are to the row above."""
+    """Return the table of all variants, a last row for chance; each has the difference to the one of BESIDE.
+
+    `on_cpu` says that all were timed on the CPU, as int8 always is: else its speed-up would be one of two devices.
+    """
     header = (
-        "model", "EM [95 %]", "F1 [95 %]", "F1 to the row above [95 %]", "teacher's F1 kept, %", "parameters, M",
+        "model", "EM [95 %]", "F1 [95 %]", "F1 less that of [95 %]", "teacher's F1 kept, %", "parameters, M",
         "MACs, M", "size, MB", "latency p50, ms", "speed-up",
     )  # fmt: skip
-    above = dict(ROWS_ABOVE)
     rows = []
     for variant, row in quality.items():
-        difference = differences.get((variant, above.get(variant, "")))
+        other = BESIDE.get(variant, "")
+        difference = differences.get((variant, other))
+        comparable = on_cpu or variant != "int8"
         rows.append([
             variant,
             with_interval(Interval(row.exact_match, row.exact_match_low, row.exact_match_high)),
             with_interval(Interval(row.f1, row.f1_low, row.f1_high)),
-            with_interval(difference.f1, signed=True) if difference else NOTHING,
+            f"{other}: {with_interval(difference.f1, signed=True)}" if difference else NOTHING,
             _ratio(100 * row.f1, quality["teacher"].f1, "{:.1f}"),
             f"{row.parameters / 1e6:.2f}",
             f"{row.macs / 1e6:.0f}",
             f"{row.size_mb:.1f}",
             f"{latency[variant].latency_ms_p50:.1f}",
-            _ratio(latency["teacher"].latency_ms_p50, latency[variant].latency_ms_p50, "{:.2f}×"),
+            _ratio(latency["teacher"].latency_ms_p50, latency[variant].latency_ms_p50 * comparable, "{:.2f}×"),
         ])  # fmt: skip
     rows.append(["chance (a random span)", f"{chance.exact_match:.1f}", f"{chance.f1:.1f}", *[NOTHING] * 7])
     return markdown_table(header, rows)
@@ -64,7 +73,7 @@ def results_table(
 
 def planned_table(differences: Differences) -> str:
     """Return the planned comparisons with the question that each answers."""
-    header = ("comparison", "question", "EM difference [95 %]", "F1 difference [95 %]", "F1 beyond noise")
+    header = ("comparison", "question", "EM difference [95 %]", "F1 difference [95 %]", "F1 interval without zero")
     rows = [
         [
             _name(pair),
@@ -89,18 +98,35 @@ def speed_table(latency: Mapping[str, Latency]) -> str:
 
 
 def curve_table(curve: pd.DataFrame) -> str:
-    """Return dev F1 by criterion, a row for each share of MACs kept; `_recovered` is after recovery."""
+    """Return dev F1 by criterion, a row for each share of MACs kept; `_recovered` is after recovery.
+
+    The column `fisher_repaired` says what else sets it apart from `fisher`.
+    """
     rows = [
         [f"{100 * row['macs_kept']:.0f} %", *(f"{value:.1f}" for name, value in row.items() if name != "macs_kept")]
         for row in curve.to_dict("records")
     ]
-    header = ["MACs kept", *(str(name).replace("_", " ") for name in curve.columns if name != "macs_kept")]
+    named = (str(name).replace("fisher_repaired", "fisher in rounds, repaired") for name in curve.columns)
+    header = ["MACs kept", *(name.replace("_", " ") for name in named if name != "macs_kept")]
     return markdown_table(header, rows)
+
+
+def gains_table(gains: pd.DataFrame) -> str:
+    """Return what the repaired rounds gain over the other criteria, a row for each share of MACs kept."""
+    wide: dict[float, dict[str, str]] = {}
+    for row in gains.to_dict("records"):
+        name = f"over {row['over']}{', recovered' if row['recovered'] == 'yes' else ''} [95 %]"
+        interval = Interval(row["f1"], row["f1_low"], row["f1_high"])
+        wide.setdefault(row["macs_kept"], {})[name] = with_interval(interval, signed=True)
+    header = ["MACs kept", *dict.fromkeys(name for row in wide.values() for name in row)]
+    return markdown_table(header, [[f"{100 * share:.0f} %", *row.values()] for share, row in wide.items()])
 
 
 def flat_table(values: Mapping[str, object]) -> str:
     """Return a two-column table of a nested mapping, one row per leaf, keys joined by dots."""
-    return markdown_table(("key", "value"), [(key, str(value)) for key, value in _leaves(values, "")])
+    leaves = _leaves(values, "")
+    rows = [(key, f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in leaves]
+    return markdown_table(("key", "value"), rows)
 
 
 def samples_table(samples: pd.DataFrame) -> str:

@@ -62,17 +62,37 @@ def search_section(found: Search) -> str:
         [
             "## Search\n",
             f"{figures['trials']:.0f} trials on dev, {figures['updates']:,.0f} updates in all;"
-            f" {figures['trials_pruned']:.0f} stopped early. Dev F1 of the best trial {figures['best_trial_f1']:.1f},"
-            f" of the default point {figures['default_trial_f1']:.1f}; {figures['trials_near_best']:.0f} of the"
-            f" {complete:.0f} complete trials lie {near}. A wide share of a knob's range {near} says that the optimum"
-            " is flat along the knob, or that other knobs make up for it.\n",
-            _table(found.knobs, near),
+            f" {figures['trials_pruned']:.0f} stopped early. {_best_sentence(figures)}"
+            f" {figures['trials_near_best']:.0f} of the {complete:.0f} complete trials lie {near}."
+            f" {_flatness(found)}\n",
+            _table(found.knobs, near, told=_enough(found)),
             f"{_finalists_sentence(figures)} {_boundary_sentence(found.knobs)} {_importance_sentence(found)}\n",
         ]
     )
 
 
-def _table(knobs: pd.DataFrame, near: str) -> str:
+def _enough(found: Search) -> bool:
+    """Whether there are trials enough to tell what knobs matter and where the optimum is flat."""
+    return found.figures["trials"] >= found.figures["importance_from_trials"]
+
+
+def _best_sentence(figures: Mapping[str, float]) -> str:
+    best, default = figures["best_trial_f1"], figures["default_trial_f1"]
+    if best <= default:
+        return f"The best trial is that of the default point, with {default:.1f} dev F1."
+    return f"Dev F1 of the best trial is {best:.1f}, of the default point's {default:.1f}."
+
+
+def _flatness(found: Search) -> str:
+    if not _enough(found):
+        return "So few trials do not tell how flat the optimum is."
+    return (
+        "A wide share of a knob's range near the best says that the optimum is flat along the knob, or that other"
+        " knobs make up for it."
+    )
+
+
+def _table(knobs: pd.DataFrame, near: str, *, told: bool) -> str:
     header = ("knob", "searched", "default", "chosen", near, "share of the range", "importance")
     rows = [
         [
@@ -80,8 +100,8 @@ def _table(knobs: pd.DataFrame, near: str) -> str:
             f"{row['low']:g} to {row['high']:g}, {row['scale']}",
             f"{row['default']:g}",
             f"{row['chosen']:g}",
-            f"{row['near_low']:g} to {row['near_high']:g}",
-            f"{row['near_share']:.2f}",
+            f"{row['near_low']:g} to {row['near_high']:g}" if told else NOTHING,
+            f"{row['near_share']:.2f}" if told else NOTHING,
             NOTHING if pd.isna(row["importance"]) else f"{row['importance']:.2f}",
         ]
         for row in knobs.to_dict("records")
@@ -94,7 +114,12 @@ def _finalists_sentence(figures: Mapping[str, float]) -> str:
     if count == 0:
         return "No trial at another point was complete: the default is `tuned`."
     points = "The best other point" if count == 1 else f"The {count:.0f} best other points"
-    verdict = f"and the best of them, with {best:.1f}, is `tuned`" if best > default else "no other more: it is `tuned`"
+    verdict = (
+        f"and the best of them, with {best:.1f}, is `tuned`. It was chosen by that score, which flatters it;"
+        " `tuned - distilled` above is what the test says"
+        if best > default
+        else "no other more: it is `tuned`"
+    )
     return f"{points} and the default were distilled in full; on dev the default has {default:.1f} F1, {verdict}."
 
 
@@ -106,8 +131,8 @@ def _boundary_sentence(knobs: pd.DataFrame) -> str:
 
 
 def _importance_sentence(found: Search) -> str:
-    trials, enough = found.figures["trials"], found.figures["importance_from_trials"]
-    if trials < enough:
+    if not _enough(found):
+        trials, enough = found.figures["trials"], found.figures["importance_from_trials"]
         return f"{trials:.0f} trials are too few to tell which knobs matter: it takes {enough:.0f}."
     if found.knobs["importance"].isna().all():
         return "No best quarter of the trials stands out, so there is no importance of knobs to tell."

@@ -5,7 +5,7 @@ generator, whose state is part of a checkpoint. A run that was interrupted ends 
 not.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from stages.core.data.batches import Batch, FlatLogits, count_batches, shuffled_batches
 from stages.core.data.windows import NO_LABEL, Windows
+from stages.core.errors import InputError
 from stages.core.models.families import set_inference_kernel, set_training_kernel, word_embeddings
 from stages.core.runtime import Runtime, autocast
 from stages.core.training.losses import Loss
@@ -134,9 +135,21 @@ def write_history(history: History, path: Path) -> None:
 
 
 def read_history(path: Path) -> History:
-    """Return a loss history that `write_history` wrote, to its six digits."""
-    rows = pd.read_csv(path).to_dict("records")
+    """Return a loss history that `write_history` wrote, to its six digits; raises InputError where there is none."""
+    try:
+        rows = pd.read_csv(path).to_dict("records")
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        raise InputError(f"{path}: no loss history; run the stage that writes it") from None
     return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def joined(histories: Iterable[History]) -> History:
+    """Return the histories of trainings that follow one another as one: steps and epochs go on counting."""
+    rows: History = []
+    for history in histories:
+        before = {name: rows[-1][name] if rows else 0.0 for name in ("step", "epoch")}
+        rows += [{**row, **{name: row[name] + count for name, count in before.items()}} for row in history]
+    return rows
 
 
 def _set_dropout(model: nn.Module, probability: float) -> None:

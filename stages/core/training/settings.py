@@ -121,8 +121,8 @@ class FinetuneParams(FitParams):
 
 @dataclass(frozen=True)
 class TunedParams:
-    """The `tuned` section of metrics/best_params.yaml: what the search chose for the stages after it."""
+    """The `tuned` section of metrics/best_params.yaml: the loss that the search chose, for the stages after it."""
 
     temperature: float
     alpha: float
-    learning_rate: float
+    learning_rate: float  # of the tuned student's own training; no stage after it trains at this rate
