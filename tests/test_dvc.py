@@ -1,6 +1,11 @@
-"""DVC on the toy repository, for real: what reruns, what is refused, what a review reads."""
+"""DVC on the toy repository, for real: the README's commands, what reruns, what is refused, what a review reads.
+
+One file, so that one process runs the pipeline once for all of it: DVC starts each stage as a process of its own, and
+most of its time is spent importing.
+"""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,15 +13,38 @@ from pathlib import Path
 import pytest
 
 from stages.core.report.variants import VARIANTS
-from tests.toy_repository import ROOT, Repository
+from tests.toy_repository import ROOT, Ran, Repository
 
 pytestmark = pytest.mark.slow
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.splitlines()
+    if line.strip() and not line.startswith("#")
+]
+# What a reader types once to get a clone and a shell in it; the toy repository is that clone already.
+SETTING_UP = {"git clone <this repository> distilqa", "cd distilqa", "source .venv/bin/activate"}
+
 
 @pytest.fixture(scope="module")
-def repository(toy_repository: Repository) -> Repository:
-    """The toy repository with its pipeline run and committed, whatever was tried on it before."""
-    toy_repository.shell("git checkout -q -f main && dvc repro -q && git add -A && git commit -qm run --allow-empty")
+def said(toy_repository: Repository) -> dict[str, Ran]:
+    """What every command of the README printed, in its order; each has ended well."""
+    found = {}
+    for command in COMMANDS:
+        if command not in SETTING_UP:
+            found[command] = toy_repository.shell(command)
+            if command == "make repro":  # a clone of the project has these files from the start
+                toy_repository.shell("git add -A && git commit -qm run")
+    toy_repository.shell("while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done")
+    return found
+
+
+@pytest.fixture(scope="module")
+def repository(toy_repository: Repository, said: dict[str, Ran]) -> Repository:
+    """The toy repository with its pipeline run and committed, whatever the README has tried on it."""
+    assert said
     return toy_repository
 
 
@@ -24,6 +52,53 @@ def repository(toy_repository: Repository) -> Repository:
 def back_to_the_commit(repository: Repository) -> None:
     """Each test starts from the committed run."""
     repository.shell("git restore --staged --worktree . && dvc checkout -q")
+
+
+def command_with(part: str) -> str:
+    """The one command of the README that has `part`."""
+    (found,) = [command for command in COMMANDS if part in command]
+    return found
+
+
+def test_every_command_of_the_readme_runs(said: dict[str, Ran]) -> None:
+    assert set(COMMANDS) == {*SETTING_UP, *said}
+    assert {"make repro", "make test"} <= set(said)
+
+
+def test_a_changed_temperature_reruns_distil_and_what_follows(repository: Repository, said: dict[str, Ran]) -> None:
+    ran = repository.ran_stages(said[command_with("-S distil.temperature=4")].out)
+    assert ran[:2] == ["distil", "tune"]
+    assert not {"prepare", "teacher", "cache_teacher", "baseline", "evaluate@teacher", "evaluate@baseline"} & set(ran)
+    assert {"evaluate@distilled", "report"} <= set(ran)
+
+
+def test_reviews_read_well(repository: Repository, said: dict[str, Ran]) -> None:
+    parameters = [line for line in said[command_with("dvc params diff")].out.splitlines() if line.startswith("|")]
+    assert len(parameters) == 3 and "distil.temperature" in parameters[2], "a header, a rule, the one that changed"
+    differences = said[command_with("dvc metrics diff")].out
+    assert "finetuned.latency_ms_p50" in differences
+    assert "baseline.dev.f1" not in differences, "what did not run did not change"
+    assert (repository.folder / "dvc_plots/index.html").exists()
+    assert "failed" not in said[command_with("dvc plots diff")].out.lower()
+
+
+def test_queued_experiments_run_one_after_another(repository: Repository) -> None:
+    status = repository.shell("dvc queue status").out
+    assert status.count("Success") == 2 and "Failed" not in status, status
+    shown = json.loads(repository.shell("dvc exp show --json --all-commits").out)
+    experiments = {
+        experiment["name"]: experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]
+        for commit in shown
+        for experiment in commit["experiments"] or []
+    }
+    queued = {name: values for name, values in experiments.items() if name and name.startswith("rate")}
+    assert {values["finetune"]["learning_rate"] for values in queued.values()} == {1e-4, 5e-4}
+    assert {values["distil"]["temperature"] for values in queued.values()} == {2.0}, "the experiment before is gone"
+    trained = {"finetune", "prune_teacher", "prune_curve"}  # all that take the settings of finetune
+    judged = {f"evaluate@{variant}" for variant in ("finetuned", "int8", "teacher_pruned")}
+    for name in queued:
+        ran = repository.ran_stages(repository.shell(f"dvc queue logs {name}").out)
+        assert set(ran) == {*trained, "export", *judged, "benchmark", "report"}
 
 
 def test_a_second_repro_runs_nothing(repository: Repository) -> None:
@@ -60,32 +135,6 @@ def test_the_same_run_again_gives_the_same_bytes(repository: Repository) -> None
     assert repository.shell("git status --porcelain metrics plots dvc.lock").out == ""
 
 
-def test_a_changed_temperature_reruns_distil_and_what_follows(repository: Repository) -> None:
-    printed = repository.shell("dvc exp run -S distil.temperature=4").out
-    ran = repository.ran_stages(printed)
-    assert ran[:2] == ["distil", "tune"]
-    assert not {"prepare", "teacher", "cache_teacher", "baseline", "evaluate@teacher", "evaluate@baseline"} & set(ran)
-    assert {"evaluate@distilled", "report"} <= set(ran)
-    changed = repository.shell("git diff HEAD --stat params.yaml").out
-    assert "1 insertion(+), 1 deletion(-)" in changed
-
-
-def test_a_small_float_is_a_float_and_reviews_read_well(repository: Repository) -> None:
-    printed = repository.shell("dvc exp run -n small-rate -S finetune.learning_rate=3e-5").out
-    trained = {"finetune", "prune_teacher", "prune_curve"}  # all that take the settings of finetune
-    judged = {f"evaluate@{variant}" for variant in ("finetuned", "int8", "teacher_pruned")}
-    assert set(repository.ran_stages(printed)) == {*trained, "export", *judged, "benchmark", "report"}
-    assert "3e-05" in repository.shell("dvc params diff --md").out
-    differences = repository.shell("dvc metrics diff --md --no-path").out
-    assert "finetuned.latency_ms_p50" in differences
-    assert "baseline.dev.f1" not in differences, "what did not run did not change"
-    drawn = repository.shell("dvc plots diff").out
-    assert (repository.folder / "dvc_plots/index.html").exists()
-    assert "failed" not in drawn.lower()
-    table = repository.shell("dvc exp show --md --drop '.*' --keep 'Experiment|finetune.learning_rate'").out
-    assert "small-rate" in table and "3e-05" in table
-
-
 def test_an_unknown_key_is_refused(repository: Repository) -> None:
     ended = repository.shell("dvc exp run -S distil.temperatur=4", check=False)
     assert ended.code != 0
@@ -110,20 +159,6 @@ def test_parameters_are_checked_before_torch_is_imported(repository: Repository)
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=repository.folder, capture_output=True, text=True)
     assert ended.stdout == "2 False\n", ended.stderr
-
-
-def test_queued_experiments_run_one_after_another(repository: Repository) -> None:
-    repository.shell("dvc exp run --queue -n queued -S 'finetune.learning_rate=1e-4,5e-4'")
-    repository.shell("dvc queue start && while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done")
-    status = repository.shell("dvc queue status").out
-    assert status.count("Success") >= 2 and "Failed" not in status, status
-    shown = json.loads(repository.shell("dvc exp show --json").out)
-    rates = {
-        experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["finetune"]["learning_rate"]
-        for experiment in shown[1]["experiments"] or []
-        if (experiment["name"] or "").startswith("queued")
-    }
-    assert {1e-4, 5e-4} <= rates
 
 
 def test_plots_show_draws_every_declared_plot(repository: Repository) -> None:

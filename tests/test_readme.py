@@ -1,30 +1,12 @@
-"""Every command that the README shows is run here, in its order, on the toy repository."""
+"""What the README says of files and figures; that its commands run is shown in test_dvc.py."""
 
 import re
 from pathlib import Path
 
-import pytest
-
 from stages.core.report.variants import VARIANTS
-from tests.toy_repository import ROOT, Repository
+from tests.toy_repository import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-    for line in block.splitlines()
-    if line.strip() and not line.startswith("#")
-]
-# What a reader types once to get a clone and a shell in it; the toy repository is that clone already.
-SETTING_UP = {"git clone <this repository> distilqa", "cd distilqa", "source .venv/bin/activate"}
-
-
-@pytest.mark.slow
-def test_every_command_of_the_readme_runs(toy_repository: Repository) -> None:
-    assert set(COMMANDS) > SETTING_UP
-    for command in COMMANDS:
-        if command not in SETTING_UP:
-            toy_repository.shell(command)
 
 
 def test_files_that_the_readme_links_to_exist() -> None:
