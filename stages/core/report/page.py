@@ -92,7 +92,7 @@ def _introduction(found: Findings) -> str:
 
 def _planned_sentence() -> str:
     return (
-        f"First minus second, paired by question, the same {len(PLANNED)} questions for every run. An interval that"
+        f"First minus second, paired by question; the same {len(PLANNED)} comparisons for every run. An interval that"
         " leaves out zero says that the difference would stand on other test questions, one interval taken by itself:"
         " they are not corrected for their number. Each model has been trained once; what another seed or processor"
         " would change is not in the intervals, and can be as large as the smaller differences here."
