@@ -82,3 +82,17 @@ def test_measured_times_are_a_rising_table_of_every_size(family: str) -> None:
     for table in (costs.heads, costs.neurons):
         assert table[0] == 0 and (table.diff() >= 0).all() and table[-1] > 0
     assert costs.fixed == 0
+
+
+def test_a_block_costs_what_its_network_takes_beyond_the_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up times: 5 ms empty, 2 ms a head, 1 ms for 16 neurons."""
+
+    def milliseconds(networks: list[PreTrainedModel], *_: object) -> list[float]:
+        layer = [layers(network)[0] for network in networks]
+        assert [len(layers(network)) for network in networks] == [1] * len(networks)
+        return [5.0 + 2.0 * each.heads + each.neurons / 16 for each in layer]
+
+    monkeypatch.setattr("stages.core.pruning.costs._milliseconds", milliseconds)
+    costs = latency_costs(toy_qa_model("mpnet", 1), length=16, device=torch.device("cpu"), neuron_step=16)
+    assert costs.heads.tolist() == [0, 2, 4, 6, 8]
+    assert costs.neurons.tolist() == pytest.approx([count / 16 for count in range(65)])

@@ -11,7 +11,7 @@ import torch
 from optuna.trial import Trial
 from transformers import PreTrainedModel
 
-from stages.core.data.batches import shuffled_batches
+from stages.core.data.batches import ordered_batches, shuffled_batches
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.qa.decoding import DecodeParams
@@ -20,6 +20,7 @@ from stages.core.qa.inference import predict_logits
 from stages.core.training.distillation import distil
 from stages.core.training.fit import History, TrainingSet
 from stages.core.training.lessons import Lessons, new_student, some
+from stages.core.training.losses import DistillationLoss, IntermediateLoss
 from stages.core.training.settings import DistilParams, StudentParams
 from stages.core.training.trials import TrialRun
 from tests.toy_models import toy_qa_model, toy_tokenizer
@@ -65,6 +66,20 @@ def test_equal_settings_give_equal_students_one_after_the_other(lessons: Lessons
     assert first[1] == second[1]
     assert weights_of(first[0]) != weights_of(run(lessons, tmp_path / "other", temperature=3.0)[0])
     assert weights_of(lessons.teacher) == before, "the teacher has changed"
+
+
+def test_the_loss_is_that_of_the_settings(lessons: Lessons, tmp_path: Path) -> None:
+    """One batch, and a rate at which nothing moves: the history is the loss of the student as it was cut."""
+    weights: dict[str, Any] = {"hidden_weight": 2.0, "relation_weight": 0.5, "relation_heads": 2}
+    once: dict[str, Any] = {"batch_size": 12, "epochs": 1, "log_steps": 1, "dropout": 0.0, "learning_rate": 1e-30}
+    _, history = run(lessons, tmp_path / "run", alpha=0.25, teacher_layers=(2, 3), **weights, **once)
+    student, teacher = new_student(lessons, STUDENT, 1), lessons.teacher
+    pairs, answers = [(1, 2), (2, 3)], DistillationLoss(2.0, 0.25)
+    loss = IntermediateLoss(answers, student, teacher, pairs, 2.0, relation_weight=0.5, relation_heads=2)
+    (batch,) = ordered_batches(lessons.training.windows, 12, lessons.training.teacher_logits)
+    expected = {name: value.item() for name, value in loss(student.eval(), batch).items()}
+    assert set(expected) == {"loss", "hard", "soft", "hidden", "relation"}
+    assert {name: history[0][name] for name in expected} == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_student_starts_as_the_teachers_layers(lessons: Lessons, tmp_path: Path) -> None:
@@ -137,12 +152,6 @@ def trial_run(lessons: Lessons, folder: Path) -> TrialRun:
     folder.mkdir()
     training = some(lessons.training, 8, seed=1)
     return TrialRun(lessons, training, STUDENT, distil_params(), DECODE, CPU, folder)
-
-
-def trained(checkpoint: Path) -> dict[str, list[float]]:
-    """The student's weights in the last checkpoint of a run; at toy size F1 does not tell two students apart."""
-    student = torch.load(checkpoint, weights_only=True)["modules"][0]
-    return {name: weight.flatten().tolist() for name, weight in student.items()}
 
 
 POINT = {"temperature": 4.0, "alpha": 0.6, "learning_rate": 5e-3}

@@ -170,4 +170,5 @@ def test_the_committed_lock_is_that_of_the_committed_code() -> None:
     """In the project itself: nothing changed since the recorded default run but what DVC can restore."""
     dvc = Path(sys.executable).parent / "dvc"
     plan = subprocess.run([dvc, "repro", "--allow-missing", "--dry"], cwd=ROOT, capture_output=True, text=True)
+    assert plan.returncode == 0, plan.stderr
     assert "Running stage" not in plan.stdout, plan.stdout

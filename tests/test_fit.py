@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel
 from stages.core.data.batches import Batch, FlatLogits, collate
 from stages.core.data.windows import Windows
 from stages.core.errors import InputError
-from stages.core.runtime import seed_everything
+from stages.core.runtime import Runtime, seed_everything
 from stages.core.training.fit import History, TrainingSet, fit, joined, learning_rate_at, read_history, write_history
 from stages.core.training.losses import DistillationLoss, IntermediateLoss, LabelLoss, Loss, LossTerms
 from stages.core.training.settings import FitParams
@@ -182,9 +183,10 @@ def train(
     params: FitParams,
     model: PreTrainedModel | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    runtime: Runtime = CPU,
 ) -> History:
     model = model or toy_qa_model("bert", 1, layers=1)
-    return fit(model, loss, toy_training(folder), params, CPU, scratch=folder, name="run", after_epoch=after_epoch)
+    return fit(model, loss, toy_training(folder), params, runtime, scratch=folder, name="run", after_epoch=after_epoch)
 
 
 def test_every_window_once_an_epoch_in_another_order_each(tmp_path: Path) -> None:
@@ -465,3 +467,16 @@ def test_some_windows_keep_their_own_logits(tmp_path: Path) -> None:
     real = batch.attention_mask.bool()
     assert torch.equal(batch.teacher_start_logits[real], batch.input_ids[real].float())
     assert TrainingSet(windows).take(rows).teacher_logits is None
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_runs_in_the_precision_of_the_runtime(tmp_path: Path, precision: str) -> None:
+    seen: list[bool] = []
+
+    class Looking(Falling):
+        def __call__(self, model: nn.Module, batch: Batch) -> LossTerms:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().__call__(model, batch)
+
+    train(tmp_path, Looking(), fit_params(epochs=1), runtime=replace(CPU, precision=precision))
+    assert set(seen) == {precision == "bf16"}

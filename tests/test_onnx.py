@@ -10,6 +10,7 @@ import torch
 from stages.core.errors import InputError
 from stages.core.models.answering import open_model
 from stages.core.models.onnx import save_onnx
+from stages.core.models.session import OnnxModel
 from tests.toy_graphs import largest_difference, to_int8, write_forms
 from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_inputs, toy_tokenizer
 
@@ -64,3 +65,13 @@ def test_a_spoilt_graph_is_one_line(folders: dict[str, Path], tmp_path: Path) ->
         with pytest.raises(InputError, match="ONNX Runtime does not load it") as error:
             open_model(tmp_path)
         assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_graph_runs_on_as_many_threads_as_torch(folders: dict[str, Path]) -> None:
+    try:
+        for threads in (2, 1):
+            torch.set_num_threads(threads)
+            session = OnnxModel(folders["bert"] / "onnx").session
+            assert session.get_session_options().intra_op_num_threads == threads
+    finally:
+        torch.set_num_threads(1)

@@ -219,7 +219,10 @@ def test_a_students_encoder_with_the_same_tokenizer_needs_no_windows(
 def test_inputs_without_labels_lie_beside_the_splits(corpus: Path, encoder: EncoderParams, tmp_path: Path) -> None:
     """The source of paragraphs holds those of dev and test, too; none of them may be among the inputs."""
     train, dev, test = (toy_examples(count, seed, articles=4) for count, seed in ((40, 1), (12, 2), (20, 3)))
-    write_squad(corpus / "more.json", [*toy_examples(10, seed=4), *dev, *test])
+    # A further paragraph of a test article is not one of test, and not to be learnt from either.
+    (of_test,) = toy_examples(1, seed=9)
+    of_test = replace(of_test, id="more", title=test[0].title, context=f"{of_test.context} And more.")
+    write_squad(corpus / "more.json", [*toy_examples(10, seed=4), *dev, *test, of_test])
     asked = UnlabelledParams(other_offsets=7, other_paragraphs=6, sources=(str(corpus / "more.json"),), paragraphs=5)
     student = student_of(tmp_path / "student", "roberta")
     plain = prepare(corpus, encoder, "plain", dev=("primer:dev",))

@@ -177,7 +177,6 @@ def test_the_sliding_window_takes_what_stands_among_the_questions_words() -> Non
     text = "The old mill stood in Kent. In 1820 the miller Tom Brown sold the wheel to a smith. Rain fell."
     asked = [example(text, "Who sold the wheel of the mill to a smith in 1820?", "Tom Brown")]
     assert predict(asked) == {"q": "miller Tom Brown"}
-    assert predict(asked) == predict(asked)
 
 
 def test_the_sliding_window_answers_nothing_where_all_words_are_the_questions() -> None:

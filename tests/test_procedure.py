@@ -9,18 +9,19 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from stages.core.data.batches import Batch
 from stages.core.data.prepared import Questions
 from stages.core.models.macs import count_macs
 from stages.core.pruning.budget import choose_masks, cost_of
 from stages.core.pruning.costs import count_encoder_parameters, mac_costs
-from stages.core.pruning.curve import Curve, differences, points
+from stages.core.pruning.curve import CRITERIA, Curve, differences, points
 from stages.core.pruning.importance import magnitude_scores, mask_fisher
 from stages.core.pruning.procedure import mean_length, prune, sample_batches, units_kept
 from stages.core.pruning.surgery import remove
 from stages.core.qa.inference import predict_logits
 from stages.core.qa.scoring import Scores
 from stages.core.training.fit import TrainingSet
-from stages.core.training.losses import DistillationLoss
+from stages.core.training.losses import DistillationLoss, IntermediateLoss
 from stages.core.training.recovery import recover
 from tests import toy_pipeline
 from tests.toy_models import toy_qa_model
@@ -76,6 +77,35 @@ def test_every_ingredient_has_an_effect(training: TrainingSet, tmp_path: Path, c
     assert with_it != weights_of(pruned(training, tmp_path / "without", **changes))
 
 
+def test_a_sample_has_the_logits_of_its_own_tokens_and_is_drawn_by_the_seed(training: TrainingSet) -> None:
+    """Logits that spell the token tell whose they are."""
+    spelt = training.windows.input_ids.float()
+    samples = {
+        seed: sample_batches(TrainingSet(training.windows, (spelt, -spelt)), 8, replace(PLAIN, seed=seed))
+        for seed in (1, 2)
+    }
+    for batch in samples[1]:
+        assert batch.teacher_start_logits is not None and batch.teacher_end_logits is not None
+        real = batch.attention_mask.bool()
+        assert torch.equal(batch.teacher_start_logits[real], batch.input_ids[real].float())
+        assert torch.equal(batch.teacher_end_logits[real], -batch.input_ids[real].float())
+    asked = [[batch.input_ids.tolist() for batch in sample] for sample in samples.values()]
+    assert asked[0] != asked[1]
+
+
+def test_repair_gets_the_whole_model_its_windows_and_its_ridge(
+    training: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(_: object, whole: PreTrainedModel, batches: list[Batch], *, ridge: float, device: torch.device) -> None:
+        seen.append((weights_of(whole), sum(len(batch.rows) for batch in batches), ridge, device))
+
+    monkeypatch.setattr("stages.core.pruning.procedure.repair", look)
+    pruned(training, tmp_path / "scratch", ridge=0.125, repair_windows=12)
+    assert seen == [(weights_of(toy_qa_model("bert", 2)), 12, 0.125, CPU.device)] * PRUNE.rounds
+
+
 def test_the_last_round_is_left_to_recover(training: TrainingSet, tmp_path: Path) -> None:
     pruned(training, tmp_path / "scratch", rounds=3)
     kept = sorted(path.name for path in (tmp_path / "scratch").iterdir())
@@ -118,6 +148,43 @@ def test_recovery_holds_each_layer_to_the_whole_models(training: TrainingSet, tm
     assert histories[1][0]["hidden"] > 0.1
 
 
+def test_recovery_aligns_every_layer(training: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Looked(IntermediateLoss):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            seen.append((self.layer_map, self.weight))
+
+    monkeypatch.setattr("stages.core.training.recovery.IntermediateLoss", Looked)
+    model = toy_qa_model("bert", 2)
+    recover(model, model, ANSWERS, training, FINETUNE, CPU, hidden_weight=0.25, scratch=tmp_path, name="it")
+    assert seen == [(((1, 1), (2, 2), (3, 3)), 0.25)]
+
+
+def test_the_curve_judges_before_and_after_a_recovery_under_the_whole_model(
+    training: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[dict[str, bytes]] = []
+    recovered: list[tuple[object, ...]] = []
+
+    def judge(small: PreTrainedModel) -> Scores:
+        judged.append(weights_of(small))
+        return Scores(np.zeros(1), np.zeros(1), missing=0)
+
+    def look(*given: Any, **named: Any) -> object:
+        recovered.append((weights_of(given[1]), given[4], named["hidden_weight"], named["updates"], named["name"]))
+        return recover(*given, **named)
+
+    monkeypatch.setattr("stages.core.pruning.curve.recover", look)
+    model = toy_qa_model("bert", 2)
+    Curve(model, training, ANSWERS, PRUNE, FINETUNE, 3, CPU, judge, tmp_path).draw([0.5])
+    assert len(judged) == 2 * len(CRITERIA)
+    assert all(before != after for before, after in zip(judged[::2], judged[1::2], strict=True))
+    expected = (weights_of(model), FINETUNE, FINETUNE.hidden_weight, 3)
+    assert recovered == [(*expected, f"{criterion} 0.5") for criterion in CRITERIA]
+
+
 def test_points_of_the_curve_are_what_their_criteria_say(training: TrainingSet, tmp_path: Path) -> None:
     model = toy_qa_model("bert", 2)
     length = mean_length(training)
@@ -154,3 +221,12 @@ def test_differences_of_the_curve_are_paired() -> None:
     ]
     assert frame.loc[0, ["f1", "f1_low", "f1_high"]].tolist() == [3, 3, 3]
     assert frame.loc[1, "f1"] == 0 and frame.loc[1, "f1_low"] < 0 < frame.loc[1, "f1_high"]
+
+
+def test_differences_of_the_curve_draw_whole_paragraphs() -> None:
+    """All questions of a paragraph are won or lost together: drawn one by one they would never all be alike."""
+    won = np.array([10.0] * 4 + [-10.0] * 4)
+    scored = {"magnitude": np.zeros(8), "fisher": np.zeros(8), "fisher_repaired": won}
+    found = {0.5: {name: Scores(np.zeros(8), values, missing=0) for name, values in scored.items()}}
+    frame = differences(found, ["a"] * 4 + ["b"] * 4, resamples=500, seed=1)
+    assert frame[["f1_low", "f1_high"]].to_numpy().tolist() == [[-10, 10]] * 2

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -11,9 +12,10 @@ from stages.core.models.answering import open_model
 from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.families import layers
 from stages.core.models.onnx import save_onnx, write_graph
-from stages.core.models.quantisation import largest_activations, smooth
+from stages.core.models.quantisation import calibration_batches, largest_activations, smooth
 from tests.toy_graphs import batches_of, inputs_of, largest_difference, to_int8, write_forms
 from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_qa_model, toy_tokenizer
+from tests.toy_questions import toy_questions
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,33 @@ def test_weights_are_signed_or_not(signed: bool, kind: int, folders: dict[str, P
     matrices = [each for each in tables if "word_embeddings" not in each.name]
     assert {each.data_type for each in matrices} == {kind}
     assert all(numpy_helper.to_array(each).ndim == 2 for each in matrices)
+
+
+def test_what_is_smoothed_is_shared_by_the_strength(folders: dict[str, Path]) -> None:
+    """Up to a common factor channels are divided by activation ** strength / weight ** (1 - strength)."""
+    proto = onnx.load(folders["bert"] / "onnx" / "model.onnx")
+    largest = largest_activations(proto, batches_of("bert"))
+    name, channels = next((name, channels) for name, channels in largest.items() if "intermediate" not in name)
+    tables = {each.name: numpy_helper.to_array(each) for each in proto.graph.initializer}
+    entered = [node.input[1] for node in proto.graph.node if node.op_type == "MatMul" and node.input[0] == name]
+    rows = np.max([np.abs(tables[table]).max(axis=1) for table in entered if table in tables], axis=0)
+    smooth(proto, largest, 0.3)
+    (by,) = [numpy_helper.to_array(each) for each in proto.graph.initializer if each.name == f"{name}_smoothed_by"]
+    factors = 1 / by / (channels**0.3 / rows**0.7)
+    assert factors == pytest.approx(np.full(len(by), factors[0]), rel=1e-4)
+
+
+def test_every_batch_counts_for_the_largest_activation(folders: dict[str, Path]) -> None:
+    proto, batches = onnx.load(folders["bert"] / "onnx" / "model.onnx"), batches_of("bert")
+    assert len(batches) > 1
+    together, alone = largest_activations(proto, batches), [largest_activations(proto, [each]) for each in batches]
+    for name, channels in together.items():
+        assert (channels == np.max([each[name] for each in alone], axis=0)).all()
+
+
+def test_windows_to_measure_on_are_as_many_as_asked_and_drawn_by_the_seed(tmp_path: Path) -> None:
+    windows = toy_questions(tmp_path, 12, seed=1).windows
+    drawn = [calibration_batches(windows, 5, batch_size=2, seed=seed) for seed in (1, 1, 2)]
+    rows = [sorted(tuple(row) for batch in each for row in batch.input_ids.tolist()) for each in drawn]
+    assert [len(each) for each in rows] == [5, 5, 5]
+    assert rows[0] == rows[1] != rows[2]

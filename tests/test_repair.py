@@ -112,3 +112,12 @@ def test_a_strong_pull_keeps_the_matrix() -> None:
     before = layers(small)[1].ffn_out.weight.clone()
     repair(small, whole, asked, ridge=1e9, device=CPU)
     assert torch.allclose(layers(small)[1].ffn_out.weight, before, atol=1e-5)
+
+
+def test_the_pull_of_the_ridge_does_not_depend_on_the_number_of_windows() -> None:
+    whole, found = toy_qa_model("bert", 1), []
+    for asked in (batches("bert"), [*batches("bert"), *batches("bert")]):
+        small = remove(whole, *masks([0, 2], 24))
+        repair(small, whole, asked, ridge=0.1, device=CPU)
+        found.append(layers(small)[0].attention_output.weight)
+    assert torch.allclose(*found, atol=1e-5)

@@ -11,6 +11,7 @@ from stages import report
 from stages.core.data.examples import Answer, Example, write_squad
 from stages.core.errors import InputError
 from stages.core.qa.scoring import score
+from stages.core.qa.significance import paired_difference
 from stages.core.report.variants import VARIANTS
 from stages.report import ReportInputs, ReportParams, run
 from tests.test_cuts import toy_cuts
@@ -134,8 +135,15 @@ def test_differences_are_those_of_the_predictions(tmp_path: Path, inputs: Report
     # The teacher misses 18 of 36, hard_label 12, baseline 9.
     assert table.loc["hard_label - teacher", "exact_match"] == pytest.approx(100 * 6 / 36, abs=1e-3)
     assert table.loc["baseline - hard_label", "f1"] == pytest.approx(100 * 3 / 36, abs=1e-3)
-    assert (table["f1_low"] <= table["f1"]).all()
-    assert (table["f1"] <= table["f1_high"]).all()
+    examples = toy_examples()
+    first, second = (
+        score(examples, json.loads((inputs.predictions / f"{name}.json").read_text(encoding="utf-8"))).f1
+        for name in ("baseline", "hard_label")
+    )
+    paragraphs = [example.context for example in examples]
+    expected = paired_difference(first, second, paragraphs, resamples=PARAMS.resamples, seed=PARAMS.seed)
+    found = table.loc["baseline - hard_label", ["f1", "f1_low", "f1_high"]].tolist()
+    assert found == pytest.approx([expected.mean, expected.low, expected.high], abs=1e-3)
 
 
 def test_timings_are_in_the_page_alone(tmp_path: Path, inputs: ReportInputs) -> None:

@@ -38,6 +38,15 @@ def cells(table: str) -> list[list[str]]:
     return rows
 
 
+def test_differences_draw_whole_paragraphs() -> None:
+    """All questions of a paragraph are won or lost together: drawn one by one they would never all be alike."""
+    won = np.array([10.0] * 4 + [-10.0] * 4)
+    scores = {name: Scores(np.zeros(8), np.zeros(8), missing=0) for name in tables.VARIANTS}
+    scores["finetuned"] = Scores(won, won, missing=0)
+    found = compare_all(scores, ["a"] * 4 + ["b"] * 4, resamples=500, seed=1)["finetuned", "pruned"]
+    assert found.f1 == found.exact_match == Interval(0.0, -10.0, 10.0)
+
+
 def test_a_cell_cannot_break_its_table() -> None:
     table = tables.markdown_table(("a", "b"), [("x | y\nz", "<b>\\")], text_columns=1)
     assert table == "| a | b |\n| --- | ---: |\n| x \\| y z | &lt;b>\\\\ |\n"

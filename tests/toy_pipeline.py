@@ -64,10 +64,13 @@ PRUNE = PruneParams(
     repair_windows=8,
     ridge=0.01,
     recovery_windows=8,
-    hidden_weight=1.0,
+    hidden_weight=0.5,
     minimum_neurons=8,
 )
 STUDENT = StudentParams(layers=(0, 2))
+# All others are 1.
+STUDENT_INIT_SEED, PRUNE_CURVE_SEED, PRUNE_TEACHER_SEED, EXPORT_SEED = 2, 3, 4, 5
+CALIBRATION_WINDOWS = 8
 UNLABELLED = prepare.UnlabelledParams(other_offsets=0, other_paragraphs=0, sources=(), paragraphs=0)
 # A trial takes 4 updates an epoch, 8 in all: four trials, or more where some are stopped.
 TUNE = tune.TuneParams(
@@ -181,7 +184,7 @@ class Pipeline:
 
     def student_init(self) -> None:
         student_init.run(
-            student_init.StudentInitParams(seed=1, updates=5, resamples=100, candidates=self.cuts),
+            student_init.StudentInitParams(seed=STUDENT_INIT_SEED, updates=5, resamples=100, candidates=self.cuts),
             BaselineParams(**FIT, **KNOBS),
             RUNTIME,
             self.student,
@@ -241,7 +244,9 @@ class Pipeline:
 
     def prune_curve(self) -> None:
         prune_curve.run(
-            prune_curve.PruneCurveParams(seed=1, macs_kept=(0.8, 0.4), recovery_updates=3, resamples=100),
+            prune_curve.PruneCurveParams(
+                seed=PRUNE_CURVE_SEED, macs_kept=(0.8, 0.4), recovery_updates=3, resamples=100
+            ),
             PRUNE,
             FINETUNE,
             self.tuned,
@@ -268,7 +273,7 @@ class Pipeline:
 
     def prune_teacher(self) -> None:
         prune_teacher.run(
-            prune_teacher.PruneTeacherParams(seed=1),
+            prune_teacher.PruneTeacherParams(seed=PRUNE_TEACHER_SEED),
             PRUNE,
             FINETUNE,
             self.tuned,
@@ -281,10 +286,10 @@ class Pipeline:
 
     def export(self, **changes: Any) -> None:
         params = {
-            "seed": 1,
+            "seed": EXPORT_SEED,
             "batch_size": 4,
             "tolerance": 1e-4,
-            "calibration_windows": 8,
+            "calibration_windows": CALIBRATION_WINDOWS,
             "smoothing": 0.8,
             "signed_weights": False,
             **changes,
