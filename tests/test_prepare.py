@@ -227,6 +227,8 @@ def test_inputs_without_labels_lie_beside_the_splits(corpus: Path, encoder: Enco
     student = student_of(tmp_path / "student", "roberta")
     plain = prepare(corpus, encoder, "plain", dev=("primer:dev",))
     metrics = prepare(corpus, encoder, dev=("primer:dev",), unlabelled=asked, student=student)
+    with pytest.raises(InputError, match=r"unlabelled.paragraphs is 6, wanted .*5"):
+        prepare(corpus, encoder, "too many", dev=("primer:dev",), unlabelled=replace(asked, paragraphs=6))
     folder = corpus.parent / "prepared"
     for name in OUTPUTS:
         assert (folder / name).read_bytes() == (corpus.parent / "plain" / name).read_bytes(), name
