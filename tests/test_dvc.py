@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from stages.core.report.variants import VARIANTS
 from tests.toy_repository import ROOT, Ran, Repository
@@ -82,6 +83,12 @@ def test_reviews_read_well(repository: Repository, said: dict[str, Ran]) -> None
     assert "failed" not in said[command_with("dvc plots diff")].out.lower()
 
 
+def test_a_small_float_is_a_float_and_changes_one_line(repository: Repository) -> None:
+    apply_overrides(repository.folder / "params.yaml", ["finetune.learning_rate=3e-5"])
+    assert "3e-05" in repository.shell("dvc params diff --md").out
+    assert "1 insertion(+), 1 deletion(-)" in repository.shell("git diff HEAD --stat params.yaml").out
+
+
 def test_queued_experiments_run_one_after_another(repository: Repository) -> None:
     status = repository.shell("dvc queue status").out
     assert status.count("Success") == 2 and "Failed" not in status, status
@@ -96,6 +103,8 @@ def test_queued_experiments_run_one_after_another(repository: Repository) -> Non
     assert {values["distil"]["temperature"] for values in queued.values()} == {2.0}, "the experiment before is gone"
     trained = {"finetune", "prune_teacher", "prune_curve"}  # all that take the settings of finetune
     judged = {f"evaluate@{variant}" for variant in ("finetuned", "int8", "teacher_pruned")}
+    table = repository.shell(command_with("dvc exp show")).out
+    assert all(name in table for name in queued) and "0.0001" in table and "0.0005" in table
     for name in queued:
         ran = repository.ran_stages(repository.shell(f"dvc queue logs {name}").out)
         assert set(ran) == {*trained, "export", *judged, "benchmark", "report"}

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
-from stages.core.data.examples import write_squad
 from stages.core.data.prepared import load_split
 from stages.core.data.windows import NO_LABEL
 from stages.core.models.checkpoint import load_checkpoint
@@ -23,7 +22,6 @@ from stages.core.training.settings import FitParams
 from stages.prepare import UnlabelledParams
 from tests import toy_pipeline
 from tests.toy_pipeline import FINETUNE, PRUNE, WINDOWS, Pipeline
-from tests.toy_questions import toy_examples
 from tests.toy_training import weights_of
 
 Given = dict[str, Any]
@@ -41,7 +39,6 @@ class Called(BaseException):
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """A pipeline run up to its models, with inputs without labels; then tuned at values that are nobody else's."""
     pipeline = Pipeline(tmp_path_factory.mktemp("finished"))
-    write_squad(pipeline.root / "corpus" / "more.json", toy_examples(16, seed=4, articles=2))
     pipeline.unlabelled = UnlabelledParams(other_offsets=8, other_paragraphs=0, sources=(), paragraphs=0)
     pipeline.tune_params = replace(pipeline.tune_params, updates=8, finalists=1)
     for name, step in pipeline.steps().items():
