@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+import stages.core.pruning.costs
 from stages.core.models.families import layers
 from stages.core.models.macs import count_macs
 from stages.core.pruning.budget import cost_of
@@ -16,6 +17,7 @@ from stages.core.pruning.costs import (
     parameter_costs,
 )
 from stages.core.pruning.surgery import remove
+from tests.toy_clock import clock_of_products
 from tests.toy_models import FAMILY_NAMES, toy_inputs, toy_pruned_model, toy_qa_model
 
 
@@ -75,13 +77,26 @@ def test_parameters_outside_embeddings_of_bert_by_hand() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_measured_times_are_a_rising_table_of_every_size(family: str) -> None:
+def test_measured_times_are_those_of_a_block_in_its_familys_network(
+    monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """By a clock that linear layers move: four matrices for heads, two for neurons, nothing of all the rest."""
     model = toy_qa_model(family, 1)
-    costs = latency_costs(model, length=16, device=torch.device("cpu"), neuron_step=16, rounds=3)
-    assert costs.heads.shape == (5,) and costs.neurons.shape == (65,)
-    for table in (costs.heads, costs.neurons):
-        assert table[0] == 0 and (table.diff() >= 0).all() and table[-1] > 0
-    assert costs.fixed == 0
+    first, length = layers(model)[0], 16
+    width = first.attention_output.out_features
+    with clock_of_products(monkeypatch, stages.core.pruning.costs):
+        found = latency_costs(model, length=length, device=torch.device("cpu"), neuron_step=16, rounds=3)
+    heads = 4 * length * width * first.head_size * torch.arange(5, dtype=torch.float64)
+    assert found.heads.tolist() == pytest.approx(heads.tolist())
+    assert found.neurons.tolist() == pytest.approx([2 * length * width * count for count in range(65)])
+    assert found.fixed == 0
+
+
+def test_noise_never_makes_a_larger_block_cost_less() -> None:
+    """On the machine's own clock, whatever it says: toy blocks drown in its noise."""
+    found = latency_costs(toy_qa_model("bert", 1), length=16, device=torch.device("cpu"), neuron_step=16, rounds=3)
+    for table in (found.heads, found.neurons):
+        assert table[0] == 0 and (table.diff() >= 0).all()
 
 
 def test_a_block_costs_what_its_network_takes_beyond_the_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:

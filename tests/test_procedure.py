@@ -9,14 +9,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+import stages.core.pruning.costs
 from stages.core.data.batches import Batch
 from stages.core.data.prepared import Questions
 from stages.core.models.macs import count_macs
 from stages.core.pruning.budget import choose_masks, cost_of
-from stages.core.pruning.costs import count_encoder_parameters, mac_costs
+from stages.core.pruning.costs import count_encoder_parameters, latency_costs, mac_costs
 from stages.core.pruning.curve import CRITERIA, Curve, differences, points
 from stages.core.pruning.importance import magnitude_scores, mask_fisher
-from stages.core.pruning.procedure import mean_length, prune, sample_batches, units_kept
+from stages.core.pruning.procedure import mean_length, prune, sample_batches
 from stages.core.pruning.surgery import remove
 from stages.core.qa.inference import predict_logits
 from stages.core.qa.scoring import Scores
@@ -24,6 +25,7 @@ from stages.core.training.fit import TrainingSet
 from stages.core.training.losses import DistillationLoss, IntermediateLoss
 from stages.core.training.recovery import recover
 from tests import toy_pipeline
+from tests.toy_clock import clock_of_products
 from tests.toy_models import toy_qa_model
 from tests.toy_questions import toy_questions
 from tests.toy_training import CPU, weights_of
@@ -48,14 +50,18 @@ def pruned(training: TrainingSet, scratch: Path, **changes: Any) -> PreTrainedMo
     return prune(toy_qa_model("bert", 2), training, ANSWERS, replace(PRUNE, **changes), CPU, scratch=scratch)[0]
 
 
-def test_each_budget_is_kept_in_its_own_measure(training: TrainingSet, tmp_path: Path) -> None:
+def test_each_budget_is_kept_in_its_own_measure(
+    training: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, length = toy_qa_model("bert", 2), mean_length(training)
     by_macs = pruned(training, tmp_path / "a")
     assert 0.5 < count_macs(by_macs, length) / count_macs(whole, length) <= 0.6
     by_parameters = pruned(training, tmp_path / "b", macs_kept=0.0, parameters_kept=0.4)
     assert 0.3 < count_encoder_parameters(by_parameters) / count_encoder_parameters(whole) <= 0.4
-    by_latency = pruned(training, tmp_path / "c", macs_kept=0.0, latency_kept=0.5, rounds=1)
-    assert units_kept(by_latency, whole)["neurons_kept"] < 3 * 64
+    with clock_of_products(monkeypatch, stages.core.pruning.costs):
+        by_latency = pruned(training, tmp_path / "c", macs_kept=0.0, latency_kept=0.5, rounds=1)
+        times = latency_costs(whole, length=length, device=CPU.device)
+    assert 0.4 < cost_of(by_latency, times) / cost_of(whole, times) <= 0.5
 
 
 def test_one_plain_round_is_fisher_scores_choice_and_removal(training: TrainingSet, tmp_path: Path) -> None:
