@@ -26,7 +26,7 @@ repro: $(VENV)/installed  ## run every stage that is out of date
 	$(IN_VENV) dvc repro
 
 test: $(VENV)/installed-test lint  ## the whole test suite
-	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile
+	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-test  ## style and types
 	$(IN_VENV) ruff check . && ruff format --check . && mypy

@@ -9,6 +9,11 @@ import torch
 from tests.toy_repository import Repository, build
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow files first: what takes longest must not be begun last, when the other processes have nothing left."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Toy tensors are slower on many threads than on one."""

@@ -55,6 +55,7 @@ class Repository:
             **{key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "DVC"))},
             "PATH": f"{bin_folder}:{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
+            "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache"),  # `make test` checks types: of the same files, once
             "PYTEST_ADDOPTS": "--collect-only -q",  # `make test` inside the tests: the command, not all of it again
         }
         done = subprocess.run(
