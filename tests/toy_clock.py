@@ -20,9 +20,6 @@ def clock_of_products(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> It
         if isinstance(layer, nn.Linear) and isinstance(output, Tensor):
             products += output.numel() * layer.in_features
 
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: products / 1000))
-    handle = register_module_forward_hook(count)
-    try:
+    with monkeypatch.context() as patched, register_module_forward_hook(count):
+        patched.setattr(module, "time", SimpleNamespace(perf_counter=lambda: products / 1000))
         yield
-    finally:
-        handle.remove()
