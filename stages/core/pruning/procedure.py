@@ -28,9 +28,8 @@ def prune(
     runtime: Runtime,
     *,
     scratch: Path,
-    kept: float | None = None,
 ) -> tuple[PreTrainedModel, History]:
-    """A smaller model within the budget of `params`, or with `kept` in the place of its share, not yet recovered.
+    """A smaller model within the budget of `params`, not yet recovered.
 
     Beside it the loss history of the recoveries between rounds, one after the other. `training` has the teacher's
     logits; windows to score on, to repair on and to recover on are drawn from it by the seed. Raises InputError where
@@ -59,7 +58,7 @@ def prune(
         model,
         costs_of_budget(model, params, length, runtime.device),
         score,
-        kept=params.kept if kept is None else kept,
+        kept=params.kept,
         rounds=params.rounds,
         minimum_neurons=params.minimum_neurons,
         repair=mend,

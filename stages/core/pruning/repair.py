@@ -7,7 +7,7 @@ Post-Training Pruning Framework for Transformers", section 4.3, who scale the ke
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stages.core.data.batches import Batch
-from stages.core.models.families import layers
+from stages.core.models.families import Layer, blocks, layers
 from stages.core.qa.inference import evaluating
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # arguments of a layer's forward
 
 
 def repair(
@@ -26,32 +28,48 @@ def repair(
 
     The error of a sublayer is the squared distance of its sums from the original's, over their spread around the mean,
     over all real tokens. `ridge`, a share of the mean square of the units' activations, pulls the solution to the
-    matrix as it was.
+    matrix as it was. Both models are walked layer by layer, so that no layer is run more than three times and the
+    states of one layer are held at a time.
     """
     before, after = [], []
     with evaluating(pruned), evaluating(original), torch.no_grad():
         moved = [batch.to(device) for batch in batches]
-        wanted = _sums(original, moved)
-        for place, sums in enumerate(wanted):
-            first, last = _repair_sublayer(pruned, place, sums, moved, ridge)
-            before.append(first)
-            after.append(last)
+        real = [batch.attention_mask.bool() for batch in moved]
+        mine, its = _calls(pruned, moved), _calls(original, moved)
+        for place, (layer, whole) in enumerate(zip(layers(pruned), layers(original), strict=True)):
+            block, other = blocks(pruned)[place], blocks(original)[place]
+            norms = [norm for _, norm in _sublayers(whole)]
+            states, its = _run(other, its, norms)
+            for number, sublayer in enumerate(_sublayers(layer)):
+                wanted = [each[number][mask] for each, mask in zip(states, real, strict=True)]
+                first, last = _repair_sublayer(block, sublayer, wanted, mine, real, ridge)
+                before.append(first)
+                after.append(last)
+            mine = _run(block, mine, [])[1]
     return sum(before) / len(before), sum(after) / len(after)
 
 
 def _repair_sublayer(
-    model: PreTrainedModel, place: int, wanted: Sequence[Tensor], batches: Sequence[Batch], ridge: float
+    block: nn.Module,
+    sublayer: tuple[nn.Linear, nn.LayerNorm],
+    wanted: Sequence[Tensor],
+    calls: Sequence[Call],
+    real: Sequence[Tensor],
+    ridge: float,
 ) -> tuple[float, float]:
-    """Solve for one output matrix and its bias, (units + 1, width) together; returns the error before and after."""
-    dense, _ = _sublayers(model)[place]
+    """Solve for one output matrix and its bias, (units + 1, width) together; returns the error before and after.
+
+    `wanted` has for each call of the layer what should enter the sublayer's norm at the tokens `real`, (T, width).
+    """
+    dense, _ = sublayer
     matrix = torch.cat([dense.weight.T, dense.bias[None]]).double()
     gram = matrix.new_zeros(len(matrix), len(matrix))
     missing = torch.zeros_like(matrix)  # entering units times what their result lacks
     lacking = 0.0
-    for batch, sums in zip(batches, wanted, strict=True):
-        units, summed = _run(model, place, batch)
-        lack = sums - summed
-        entering = torch.cat([units, units.new_ones(len(units), 1)], dim=1)
+    for call, mask, sums in zip(calls, real, wanted, strict=True):
+        ((units, summed),), _ = _run(block, [call], sublayer)
+        entering = torch.cat([units[mask], units.new_ones(len(sums), 1)], dim=1)
+        lack = sums - summed[mask]
         gram += (entering.T @ entering).double()
         missing += (entering.T @ lack).double()
         lacking += float(lack.double().square().sum())
@@ -76,33 +94,45 @@ def _spread(wanted: Sequence[Tensor]) -> float:
     return max(float((rows - rows.mean(dim=0)).square().sum()), 1e-12)
 
 
-def _sublayers(model: PreTrainedModel) -> list[tuple[nn.Linear, nn.LayerNorm]]:
-    """Output matrix and norm of attention and feed-forward network of each layer, in the order they run."""
-    pairs = [
-        ((layer.attention_output, layer.attention_norm), (layer.ffn_out, layer.ffn_norm)) for layer in layers(model)
-    ]
-    return [sublayer for pair in pairs for sublayer in pair]
+def _sublayers(layer: Layer) -> tuple[tuple[nn.Linear, nn.LayerNorm], tuple[nn.Linear, nn.LayerNorm]]:
+    """Output matrix and norm of a layer's attention and feed-forward network, in the order they run."""
+    return (layer.attention_output, layer.attention_norm), (layer.ffn_out, layer.ffn_norm)
 
 
-def _sums(model: PreTrainedModel, batches: Sequence[Batch]) -> list[list[Tensor]]:
-    """For each sublayer and each batch what enters its norm at real tokens, (T, width)."""
-    count = len(_sublayers(model))
-    found: list[list[Tensor]] = [[] for _ in range(count)]
-    for batch in batches:
-        real = batch.attention_mask.bool()
-        with _entering([norm for _, norm in _sublayers(model)]) as inputs:
-            model(**batch.model_inputs())
-        for sums, states in zip(found, inputs, strict=True):
-            sums.append(states[real])
+class _ReachedError(Exception):
+    """Ends a forward pass that has shown what it was run for."""
+
+
+def _calls(model: PreTrainedModel, batches: Sequence[Batch]) -> list[Call]:
+    """What the first layer is called with for each batch."""
+    found: list[Call] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append((args, kwargs))
+        raise _ReachedError
+
+    hook = blocks(model)[0].register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        for batch in batches:
+            with suppress(_ReachedError):
+                model(**batch.model_inputs())
+    finally:
+        hook.remove()
     return found
 
 
-def _run(model: PreTrainedModel, place: int, batch: Batch) -> tuple[Tensor, Tensor]:
-    """What enters a sublayer's output matrix, (T, units), and what enters its norm, (T, width), at real tokens."""
-    real = batch.attention_mask.bool()
-    with _entering(_sublayers(model)[place]) as inputs:
-        model(**batch.model_inputs())
-    return inputs[0][real], inputs[1][real]
+def _run(
+    block: nn.Module, calls: Sequence[Call], modules: Sequence[nn.Module]
+) -> tuple[list[list[Tensor]], list[Call]]:
+    """Run a layer: for each call the input of each of its `modules`, and the call of the next layer."""
+    seen, following = [], []
+    for args, kwargs in calls:
+        with _entering(modules) as inputs:
+            output = block(*args, **kwargs)
+        states = output[0] if isinstance(output, tuple) else output
+        seen.append(inputs)
+        following.append(((states, *args[1:]), kwargs))
+    return seen, following
 
 
 @contextmanager
