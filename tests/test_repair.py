@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from stages.core.data.batches import Batch
-from stages.core.models.families import layers
+from stages.core.models.families import blocks, layers
 from stages.core.pruning.repair import repair
 from stages.core.pruning.surgery import remove
 from tests.toy_models import FAMILY_NAMES, toy_inputs, toy_qa_model
@@ -121,3 +121,19 @@ def test_the_pull_of_the_ridge_does_not_depend_on_the_number_of_windows() -> Non
         repair(small, whole, asked, ridge=0.1, device=CPU)
         found.append(layers(small)[0].attention_output.weight)
     assert torch.allclose(*found, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_no_layer_is_run_more_often_than_its_two_sublayers_and_the_next_layer_need(family: str) -> None:
+    whole, asked = toy_qa_model(family, 1), batches(family)
+    small = remove(whole, *masks([0, 2], 24))
+    runs = {"small": [0, 0, 0], "whole": [0, 0, 0]}
+
+    def count(name: str, place: int) -> None:
+        runs[name][place] += 1
+
+    for name, model in (("small", small), ("whole", whole)):
+        for place, block in enumerate(blocks(model)):
+            block.register_forward_hook(lambda *_, name=name, place=place: count(name, place))
+    repair(small, whole, asked, ridge=1e-3, device=CPU)
+    assert runs == {"small": [3 * len(asked)] * 3, "whole": [len(asked)] * 3}
