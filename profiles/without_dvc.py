@@ -128,7 +128,9 @@ def run(stages: Sequence[Stage], *, jobs: int, logs: Path) -> dict[str, float]:
         if failed and not begun:
             log = logs / f"{failed[0]}.log"
             *_, last = ["", *log.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]]
-            raise InputError(f"{failed[0]}: failed ({last.strip()}); all that it printed is in {log}")
+            raise InputError(
+                f"{failed[0]}: failed ({last.strip() or 'without a word'}); all that it printed is in {log}"
+            )
         time.sleep(0.2)
     return seconds
 

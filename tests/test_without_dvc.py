@@ -168,6 +168,14 @@ def test_a_stage_that_fails_stops_those_after_it_with_one_line(tmp_path: Path) -
     assert not (folder / "out").exists()
 
 
+def test_a_stage_that_is_killed_has_failed(tmp_path: Path) -> None:
+    folder = toy_folder(tmp_path)
+    (folder / "toy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    done = run_in(folder, "first")
+    assert done.returncode == 2
+    assert "error: first: failed (without a word); all that it printed is in scratch/logs/first.log" in done.stderr
+
+
 def test_jobs_below_one_are_refused(tmp_path: Path) -> None:
     done = run_in(toy_folder(tmp_path), "--jobs", "0")
     assert done.returncode == 2
