@@ -102,9 +102,10 @@ def run(stages: Sequence[Stage], *, jobs: int, logs: Path) -> dict[str, float]:
     What most others wait for comes first. What a stage prints goes to `logs`/STAGE.log. Raises InputError when a stage
     fails, after those beside it have ended.
     """
+    if not stages:
+        return {}
     logs.mkdir(parents=True, exist_ok=True)
-    if stages:
-        _preload()
+    _preload()
     waiting, seconds, failed = list(stages), {}, []
     begun: dict[Stage, tuple[BaseProcess, float]] = {}
     chain = _chains(stages)
@@ -212,7 +213,7 @@ def main() -> None:
     if options.jobs < 1:
         parser.error(f"argument --jobs: {options.jobs}, wanted 1 or more")
     took = run(to_run(read_stages(Path("dvc.yaml")), options.stages), jobs=options.jobs, logs=options.logs)
-    if options.seconds is not None:
+    if options.seconds is not None and took:  # where nothing ran, an earlier table stays
         rows = [f"{name},{value:.0f}" for name, value in took.items()]
         write_text(options.seconds, "\n".join(["stage,seconds", *rows, ""]))
 

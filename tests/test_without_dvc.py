@@ -50,10 +50,10 @@ PIPELINE = "stages:\n" + "".join(
 )
 
 
-def toy_folder(folder: Path, pipeline: str = PIPELINE) -> Path:
+def toy_folder(folder: Path) -> Path:
     """A folder with a toy pipeline and what it starts from."""
     (folder / "toy.py").write_text(TOY)
-    (folder / "dvc.yaml").write_text(pipeline)
+    (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "raw.txt").write_text("raw")
     return folder
 
@@ -152,8 +152,9 @@ def test_stages_run_side_by_side_in_order_and_the_benchmark_alone(tmp_path: Path
     header, *rows = (folder / "seconds.csv").read_text().splitlines()
     assert header == "stage,seconds"
     assert {row.split(",")[0] for row in rows} == {"short", "first", "second", "third", "benchmark"}
-    again = run_in(folder, "--jobs", "2")
+    again = run_in(folder, "--jobs", "2", "--seconds", "seconds.csv")
     assert (again.returncode, again.stdout, notes_in(folder)) == (0, "", [])
+    assert (folder / "seconds.csv").read_text().splitlines()[1:] == rows, "nothing ran, so the table stays"
 
 
 def test_a_stage_that_fails_stops_those_after_it_with_one_line(tmp_path: Path) -> None:

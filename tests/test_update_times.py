@@ -1,0 +1,62 @@
+"""The measurement of training updates: what it times, and what it refuses."""
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from profiles import update_times as module
+from profiles.update_times import FIRST, KINDS, main, update_times
+from stages.core.errors import InputError
+from stages.core.training.fit import TrainingSet
+from tests.toy_models import toy_qa_model
+from tests.toy_questions import toy_questions
+from tests.toy_training import CPU
+
+ROOT = Path(__file__).parent.parent
+CHANGES = {
+    "student": {"layers": [0, 2]},
+    "distil": {"student_layers": [1, 2], "teacher_layers": [1, 3], "hidden_weight": 1.0},
+}
+
+
+@pytest.fixture
+def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A toy encoder, beside parameters that fit it in the folder that the test runs in."""
+    monkeypatch.chdir(tmp_path)
+    yaml = YAML()
+    document = yaml.load(ROOT / "params.yaml")
+    for section, values in CHANGES.items():
+        document[section].update(values)
+    yaml.dump(document, tmp_path / "params.yaml")
+    toy_qa_model("bert", 1).base_model.save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_updates_do_not_count(kind: str, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A clock on which the first updates take 100 s each and all others 2 s.
+    ticks = itertools.chain(range(0, 100 * FIRST, 100), itertools.count(100 * FIRST, 2))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    windows = toy_questions(encoder.parent / "tokenizer", 22, seed=1).windows
+    drawn = torch.randn(2, int(windows.row_splits[-1]), dtype=torch.float16)
+    training = TrainingSet(windows, (drawn[0], drawn[1]))
+    assert update_times(kind, 4, training, encoder, CPU, updates=7) == (2000.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["tuned:4"], "tuned:4: wanted KIND:WINDOWS, with one of teacher, baseline, distil and 1 or more"),
+        (["teacher"], "teacher:: wanted KIND:WINDOWS"),
+        (["distil:0"], "distil:0: wanted KIND:WINDOWS"),
+        (["teacher:4", "--updates", "0"], "--updates is 0, wanted 1 or more"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(arguments: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["update_times", *arguments])
+    with pytest.raises(InputError, match=complaint):
+        main()
