@@ -6,7 +6,7 @@ number of windows an update each:
     python -m profiles.update_times teacher:32 baseline:64 distil:64 distil:128
 
 What is timed is `fit` itself on the training windows, with the settings of the kind's section but for the batch, from
-one call of the loss to the next. Weights and the teacher's answers do not matter to time, so the answers are drawn at
+one call of the loss to another. Weights and the teacher's answers do not matter to time, so the answers are drawn at
 random and no teacher is trained.
 """
 
@@ -57,17 +57,21 @@ def lesson(kind: str, encoder: Path, device: torch.device) -> tuple[PreTrainedMo
 
 
 class Timed:
-    """A loss that notes when it is called, and calls `counted` before the first call that counts."""
+    """A loss that notes when its `updates` counted calls begin and end; `counted` is called before the first."""
 
-    def __init__(self, loss: Loss, counted: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, loss: Loss, updates: int, counted: Callable[[], object] = lambda: None) -> None:
         """Wrap `loss`."""
-        self.loss, self.counted, self.calls = loss, counted, list[float]()
+        self.loss, self.updates, self.counted, self.calls, self.times = loss, updates, counted, 0, list[float]()
 
     def __call__(self, model: nn.Module, batch: Batch) -> LossTerms:
-        """Note the time; `fit` reads each update's loss, so that a GPU has finished the update before."""
-        if len(self.calls) == FIRST:
-            self.counted()
-        self.calls.append(time.perf_counter())
+        """Note the time before the first call that counts and after the last, when a GPU has finished all before."""
+        if self.calls in (FIRST, FIRST + self.updates):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if self.calls == FIRST:
+                self.counted()
+            self.times.append(time.perf_counter())
+        self.calls += 1
         return self.loss(model, batch)
 
 
@@ -78,14 +82,14 @@ def update_times(
 
     def train(counted: Callable[[], object] = lambda: None) -> Timed:
         model, loss, params = lesson(kind, encoder, runtime.device)
-        timed, params = Timed(loss, counted), replace(params, batch_size=windows)
+        timed, params = Timed(loss, updates, counted), replace(params, batch_size=windows)
         with tempfile.TemporaryDirectory() as scratch:
             total = FIRST + updates + 1
             fit(model, timed, training, params, runtime, scratch=Path(scratch), name=kind, updates=total)
         return timed
 
-    calls = train().calls
-    wall = 1000.0 * (calls[-1] - calls[FIRST]) / updates
+    begun, ended = train().times
+    wall = 1000.0 * (ended - begun) / updates
     if runtime.device.type != "cuda":
         return wall, 0.0
     profiler = profile(activities=[ProfilerActivity.CUDA], acc_events=True)

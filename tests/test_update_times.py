@@ -3,15 +3,19 @@
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from ruamel.yaml import YAML
+from torch import nn
 
 from profiles import update_times as module
 from profiles.update_times import FIRST, KINDS, main, update_times
+from stages.core.data.batches import Batch
 from stages.core.errors import InputError
 from stages.core.training.fit import TrainingSet
+from stages.core.training.losses import LossTerms
 from tests.toy_models import toy_qa_model
 from tests.toy_questions import toy_questions
 from tests.toy_training import CPU
@@ -39,8 +43,21 @@ def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_updates_do_not_count(kind: str, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A clock on which the first updates take 100 s each and all others 2 s.
-    ticks = itertools.chain(range(0, 100 * FIRST, 100), itertools.count(100 * FIRST, 2))
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    passed = [0.0]
+    seconds = itertools.chain([100.0] * FIRST, itertools.repeat(2.0))
+    plain = module.lesson
+
+    def slowed(*arguments: Any) -> Any:
+        model, loss, params = plain(*arguments)
+
+        def slow(model: nn.Module, batch: Batch) -> LossTerms:
+            passed[0] += next(seconds)
+            return loss(model, batch)
+
+        return model, slow, params
+
+    monkeypatch.setattr(module, "lesson", slowed)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: passed[0]))
     windows = toy_questions(encoder.parent / "tokenizer", 22, seed=1).windows
     drawn = torch.randn(2, int(windows.row_splits[-1]), dtype=torch.float16)
     training = TrainingSet(windows, (drawn[0], drawn[1]))

@@ -36,9 +36,12 @@ class Batch:
         return inputs if self.token_type_ids is None else {**inputs, "token_type_ids": self.token_type_ids}
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on `device`."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in moved.items() if value is not None})
+        """Return the batch on `device`; a GPU is not waited for."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors: dict[str, Tensor] = {name: value for name, value in found.items() if value is not None}
+        if device.type == "cuda":  # only from pinned memory does a copy go on by itself
+            tensors = {name: value.pin_memory() for name, value in tensors.items()}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
 def collate(windows: Windows, rows: Tensor, teacher_logits: FlatLogits | None = None) -> Batch:

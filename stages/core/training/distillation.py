@@ -6,7 +6,8 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from stages.core.errors import InputError
-from stages.core.models.families import move, set_training_kernel
+from stages.core.models.families import move
+from stages.core.models.kernels import set_training_kernel
 from stages.core.runtime import Runtime, seed_everything
 from stages.core.training.fit import History, TrainingSet, fit
 from stages.core.training.lessons import Lessons, new_student

@@ -19,9 +19,10 @@ from tqdm import tqdm
 from stages.core.data.batches import Batch, FlatLogits, count_batches, shuffled_batches
 from stages.core.data.windows import NO_LABEL, Windows
 from stages.core.errors import InputError
-from stages.core.models.families import set_inference_kernel, set_training_kernel, word_embeddings
+from stages.core.models.families import word_embeddings
+from stages.core.models.kernels import set_inference_kernel, set_training_kernel
 from stages.core.runtime import Runtime, autocast
-from stages.core.training.losses import Loss
+from stages.core.training.losses import Loss, LossTerms
 from stages.core.training.settings import FitParams
 
 History = list[dict[str, float]]
@@ -34,6 +35,24 @@ class _Progress:
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     history: History = field(default_factory=list)
+    unread: list[LossTerms] = field(default_factory=list)  # still on the device: reading them waits for it
+
+    def read(self) -> None:
+        """Add what is unread to the sums."""
+        for terms in self.unread:
+            values = torch.stack([term.float() for term in terms.values()]).tolist()
+            for name, value in (*zip(terms, values, strict=True), ("updates", 1.0)):
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        self.unread = []
+
+    def row(self, rate: float, per_epoch: int) -> dict[str, float]:
+        """Add a row of means since the last one to the history, and return it."""
+        self.read()
+        updates = self.sums.pop("updates")
+        means = {name: value / updates for name, value in self.sums.items()}
+        self.history.append({"step": self.step, "epoch": self.step / per_epoch, "learning_rate": rate, **means})
+        self.sums = {}
+        return self.history[-1]
 
 
 @dataclass(frozen=True)
@@ -102,8 +121,11 @@ def fit(
         for batch in islice(ahead, total - progress.step):
             rate = learning_rate_at(progress.step, total, params)
             terms = _update(model, loss, batch, trained, optimizer, rate, params, runtime)
-            _record(progress, terms, rate, per_epoch, last=progress.step + 1 == total, log_steps=params.log_steps)
-            bar.set_postfix(loss=f"{terms['loss']:.3f}", rate=f"{rate:.1e}", refresh=False)
+            progress.step += 1
+            progress.unread.append(terms)
+            if progress.step % params.log_steps == 0 or progress.step == total:
+                row = progress.row(rate, per_epoch)
+                bar.set_postfix(loss=f"{row['loss']:.3f}", rate=f"{rate:.1e}", refresh=False)
             bar.update()
             if progress.step % params.checkpoint_steps == 0 and progress.step % per_epoch:
                 _keep(checkpoint, trained, optimizer, progress)
@@ -186,8 +208,8 @@ def _update(
     rate: float,
     params: FitParams,
     runtime: Runtime,
-) -> dict[str, float]:
-    """Make one update and return the parts of its loss."""
+) -> LossTerms:
+    """Make one update and return the parts of its loss, still on the device: nothing here waits for a GPU."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     with autocast(runtime.device, runtime.precision):
@@ -196,29 +218,12 @@ def _update(
     nn.utils.clip_grad_norm_([p for module in trained for p in module.parameters()], params.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    names, values = list(terms), torch.stack([term.detach().float() for term in terms.values()])
-    return dict(zip(names, values.tolist(), strict=True))
-
-
-def _record(
-    progress: _Progress, terms: dict[str, float], rate: float, per_epoch: int, *, last: bool, log_steps: int
-) -> None:
-    """Count the update, and add a row of means to the history when one is due."""
-    progress.step += 1
-    for name, value in terms.items():
-        progress.sums[name] = progress.sums.get(name, 0.0) + value
-    progress.sums["updates"] = progress.sums.get("updates", 0.0) + 1
-    if progress.step % log_steps == 0 or last:
-        updates = progress.sums.pop("updates")
-        means = {name: value / updates for name, value in progress.sums.items()}
-        progress.history.append(
-            {"step": progress.step, "epoch": progress.step / per_epoch, "learning_rate": rate, **means}
-        )
-        progress.sums = {}
+    return {name: term.detach() for name, term in terms.items()}
 
 
 def _keep(path: Path, trained: list[nn.Module], optimizer: torch.optim.Optimizer, progress: _Progress) -> None:
     """Write a checkpoint, whole or not at all."""
+    progress.read()
     state: dict[str, Any] = {
         "modules": [module.state_dict() for module in trained],
         "optimizer": optimizer.state_dict(),

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from stages.core.models.families import layers, set_inference_kernel, set_training_kernel
+from stages.core.models.families import layers
+from stages.core.models.kernels import set_inference_kernel, set_training_kernel
 from stages.core.models.shapes import shapes_of
 from stages.core.runtime import Runtime
 from stages.core.training.fit import History, TrainingSet, fit

@@ -1,0 +1,75 @@
+"""Attention kernels: which one a model computes with while it is trained, and which otherwise."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
+
+from stages.core.models.families import family_of
+
+
+def set_training_kernel(model: nn.Module, device: torch.device) -> None:
+    """Choose the attention kernel for training: fused on CUDA, plain on a CPU, where it is the faster one there.
+
+    Measured on 2 cores, bf16, 16 windows of 157 tokens, 6 layers of width 384: 43 ms a window plain, 56 fused.
+    """
+    model = cast(PreTrainedModel, model)
+    on_cuda = device.type == "cuda"
+    model.set_attn_implementation(family_of(model).attention_kernel if on_cuda else "eager")
+    fuse_mpnet(model, on_cuda)
+
+
+def set_inference_kernel(model: nn.Module) -> None:
+    """Go back to the family's own kernel."""
+    model = cast(PreTrainedModel, model)
+    model.set_attn_implementation(family_of(model).attention_kernel)
+    fuse_mpnet(model, False)
+
+
+def fuse_mpnet(model: nn.Module, fused: bool) -> None:
+    """Let an MPNet compute with torch's fused attention, or again as transformers does; other families are left alone.
+
+    Transformers adds MPNet's position bias to the scores itself, in six passes over (B, heads, L, L), and has no other
+    kernel. Weights, hooks and copies of the model do not notice: only the classes of its modules change.
+    """
+    pairs = ((MPNetSelfAttention, FusedAttention), (MPNetEncoder, FusedEncoder))
+    for module in model.modules():
+        for plain, quick in pairs:
+            if type(module) in (plain, quick):
+                module.__class__ = quick if fused else plain
+
+
+class FusedAttention(MPNetSelfAttention):
+    """MPNet's attention in one kernel, which takes position bias and mask, added up, for its mask."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+        output_attentions: bool = False,
+        **_: Any,
+    ) -> tuple[Tensor]:
+        """Return the block's output (B, L, width) for states of that size; `position_bias` is (1 or B, heads, L, L)."""
+        assert not output_attentions and position_bias is not None
+        by_head = (*hidden_states.shape[:-1], -1, self.attention_head_size)
+        query, key, value = (part(hidden_states).view(by_head).transpose(1, 2) for part in (self.q, self.k, self.v))
+        # Rounded before they are added up: what is (B, heads, L, L) is then written once, in two bytes.
+        added = position_bias.to(query.dtype)
+        if attention_mask is not None:
+            added = added + attention_mask.to(query.dtype)
+        dropped = self.dropout.p if self.training else 0.0
+        context = functional.scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropped)
+        return (self.o(context.transpose(1, 2).flatten(2)),)
+
+
+class FusedEncoder(MPNetEncoder):
+    """MPNet's encoder with one position bias for all windows, not a copy for each."""
+
+    def compute_position_bias(self, x: Tensor, position_ids: Tensor | None = None, num_buckets: int = 32) -> Tensor:
+        """Return the bias, (1, heads, L, L), for states (B, L, width)."""
+        bias: Tensor = super().compute_position_bias(x[:1], position_ids, num_buckets)  # type: ignore[no-untyped-call]
+        return bias
