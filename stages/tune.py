@@ -3,9 +3,9 @@
 Reads prepared data, the teacher and its cache, and the student distilled at the default point; writes
 metrics/best_params.yaml, tables of trials and of knobs, and the tuned student. A trial is short, and what is best in a
 short run need not be in a long one (Li et al. 2018, "Hyperband", on fidelities): the best points of the search are
-distilled in full, and of these students and the default's the best on dev is the tuned one. The test questions are
-never looked at. With --join, and without the outputs, a further process runs trials of a search that keeps its trials
-in a shared storage.
+distilled in full, and the tuned student is the best on dev of these and the default's, or the mean of those that dev
+cannot tell apart. The test questions are never looked at. With --join, and without the outputs, a further process runs
+trials of a search that keeps its trials in a shared storage.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from stages.core.training.space import Knob, Space, space_around
 if TYPE_CHECKING:
     import optuna
 
-    from stages.core.training.finals import Finalist
+    from stages.core.training.finals import Ended
     from stages.core.training.search import Budget
 
 
@@ -36,6 +36,7 @@ class TuneParams:
     trial_epochs: int  # passes over its windows in one trial
     trial_windows: int  # training windows in one trial
     finalists: int  # points, the default apart, that are distilled in full
+    average: bool  # whether the weights of students alike on dev are averaged
     storage: str  # of trials, for several processes: an URL; '' keeps them to this process
     space: dict[str, Knob]  # by key of the `distil` section
 
@@ -79,7 +80,7 @@ def run(
     default: DefaultPoint | None,
     outputs: TuneOutputs | None,
 ) -> None:
-    """Try points on some of the windows, distil the best in full, keep the best student.
+    """Try points on some of the windows, distil the best in full, keep the best student or the mean of the best.
 
     Without `default` and `outputs` only help with trials.
     """
@@ -107,7 +108,7 @@ def run(
             not inside, "params.yaml: tune.space", inside, "neither where students read other tokens than the teacher"
         )
     # Where the trials are kept, how many there are and what comes after them changes none of them.
-    trial_params = replace(params, storage="", updates=0, finalists=0)
+    trial_params = replace(params, storage="", updates=0, finalists=0, average=False)
     settings, inputs = [trial_params, distil_params, student_params, decode], [data, teacher, cache, origin]
     alike = replace(runtime, processor="", threads=0)  # of processes that share a search
     with scratch_folder(scratch, [*settings, runtime], inputs) if outputs else passing_folder(scratch) as unfinished:
@@ -133,15 +134,17 @@ def run(
         )
         if outputs is None or distilled is None:
             return
-        best, full_f1 = finals(
+        ended = finals(
             trial,
-            Finalist(distil_params, distilled, history, trial.dev_quality(distilled)),
+            Finalist(distil_params, distilled, history, trial.dev_scores(distilled)),
             finalists(study, space, params.finalists),
             lambda settled: scratch_folder(scratch, [settled, runtime, student_params], inputs),
+            average=params.average,
+            seed=params.seed,
         )
-        save_checkpoint(best.student.cpu(), load_tokenizer(origin), outputs.out)
-        write_history(best.history, outputs.history)
-        _write_search(outputs, study, space, budget, best, full_f1)
+        save_checkpoint(ended.tuned.student.cpu(), load_tokenizer(origin), outputs.out)
+        write_history(ended.tuned.history, outputs.history)
+        _write_search(outputs, study, space, budget, ended)
 
 
 def _write_search(
@@ -149,15 +152,15 @@ def _write_search(
     study: "optuna.Study",
     space: Space,
     budget: "Budget",
-    best: "Finalist",
-    full_f1: dict[int, float],
+    ended: "Ended",
 ) -> None:
     """Write the tables, the best parameters and the metrics."""
     from stages.core.files import write_json, write_text
     from stages.core.training.outcome import knobs_table, summary, trials_table
 
-    chosen = {name: float(getattr(best.settings, name)) for name in space.knobs}
-    trials, knobs = trials_table(study, space, full_f1), knobs_table(study, space, chosen)
+    settings, dev = ended.tuned.settings, ended.tuned.dev
+    chosen = {name: float(getattr(settings, name)) for name in space.knobs}
+    trials, knobs = trials_table(study, space, ended.full_f1), knobs_table(study, space, chosen)
     write_text(outputs.trials, trials.to_csv(index=False, lineterminator="\n"))
     write_text(outputs.importance, knobs.to_csv(index=False, lineterminator="\n"))
     tuned = [field.name for field in fields(TunedParams)]
@@ -165,11 +168,13 @@ def _write_search(
     lines = [
         line
         for section, names in sections.items()
-        for line in (f"{section}:", *(f"  {name}: {getattr(best.settings, name)!r}" for name in names))
+        for line in (f"{section}:", *(f"  {name}: {getattr(settings, name)!r}" for name in names))
         if names
     ]
     write_text(outputs.best, "\n".join([*lines, ""]))
-    write_json(outputs.metrics, {"dev": best.dev, "search": summary(study, space, budget, full_f1, chosen)})
+    found = summary(study, space, budget, ended.full_f1, chosen) | {"averaged": len(ended.averaged)}
+    quality = {"exact_match": round(dev.mean_exact_match, 4), "f1": round(dev.mean_f1, 4)}
+    write_json(outputs.metrics, {"dev": quality, "search": found | {"tuned_f1": quality["f1"]}})
 
 
 def main() -> None:

@@ -1,19 +1,22 @@
 """DVC on the toy repository, for real: the README's commands, what reruns, what is refused, what a review reads.
 
-One file, so that one process runs the pipeline once for all of it: DVC starts each stage as a process of its own, and
-most of its time is spent importing.
+One file, so that one process runs the pipeline once for all of it. `make repro` starts its stages as a user's does;
+after it they are forks of a process that has imported what takes longest (see `toy_python`).
 """
 
 import json
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from dvc.utils.hydra import apply_overrides
 
 from stages.core.report.variants import VARIANTS
+from tests.toy_python import install, serving
 from tests.toy_repository import ROOT, Ran, Repository
 
 pytestmark = pytest.mark.slow
@@ -30,16 +33,18 @@ SETTING_UP = {"git clone <this repository> distilqa", "cd distilqa", "source .ve
 
 
 @pytest.fixture(scope="module")
-def said(toy_repository: Repository) -> dict[str, Ran]:
+def said(toy_repository: Repository) -> Iterator[dict[str, Ran]]:
     """What every command of the README printed, in its order; each has ended well."""
     found = {}
-    for command in COMMANDS:
-        if command not in SETTING_UP:
-            found[command] = toy_repository.shell(command)
-            if command == "make repro":  # a clone of the project has these files from the start
-                toy_repository.shell("git add -A && git commit -qm run")
-    toy_repository.shell("while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done")
-    return found
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder, "python"), Path(folder, "log")):
+        for command in COMMANDS:
+            if command not in SETTING_UP:
+                found[command] = toy_repository.shell(command)
+                if command == "make repro":  # a clone of the project has these files from the start
+                    toy_repository.shell("git add -A && git commit -qm run && rm .venv")
+                    install(toy_repository.folder / ".venv", Path(folder, "python"))
+        toy_repository.shell("while dvc queue status | grep -qE 'Queued|Running'; do sleep 1; done")
+        yield found
 
 
 @pytest.fixture(scope="module")

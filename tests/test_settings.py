@@ -116,7 +116,7 @@ def test_a_search_may_change_every_float_of_distil_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("key", ["updates", "trial_epochs", "trial_windows", "finalists"])
 def test_a_search_of_nothing_is_refused(key: str) -> None:
-    settings: dict[str, Any] = {"updates": 1, "trial_epochs": 1, "trial_windows": 1, "finalists": 1}
+    settings: dict[str, Any] = {"updates": 1, "trial_epochs": 1, "trial_windows": 1, "finalists": 1, "average": True}
     TuneParams(seed=1, storage="", space={}, **settings).check()
     with pytest.raises(InputError, match=f"^{key} is 0"):
         TuneParams(seed=1, storage="", space={}, **{**settings, key: 0}).check()

@@ -15,6 +15,7 @@ import torch
 from optuna.trial import Trial
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedModel
 
 from stages import evaluate
 from stages.core.data.batches import Batch, collate, ordered_batches
@@ -34,6 +35,7 @@ from stages.core.qa.evaluation import answer_with, quality
 from stages.core.qa.inference import predict_logits
 from stages.core.report.variants import VARIANTS
 from stages.core.training import finals
+from stages.core.training.fit import History
 from stages.core.training.losses import LabelLoss, LossTerms
 from stages.core.training.settings import StudentParams, TunedParams
 from stages.core.training.space import Knob
@@ -319,6 +321,29 @@ def test_a_default_that_no_finalist_beats_is_tuned_to_the_byte(
     assert (copied.root / "loss" / "tuned.csv").read_bytes() == (copied.root / "loss" / "distilled.csv").read_bytes()
     trials = pd.read_csv(copied.root / "plots" / "tune_trials.csv")
     assert trials.loc[2:3, "full_f1"].tolist() == [0.0, 0.0], "a student that has diverged answers nothing"
+
+
+def test_students_that_dev_cannot_tell_apart_are_averaged(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrialRun, "__call__", judge)
+    plain = finals.distil
+
+    def nearly(*arguments: Any, **named: Any) -> tuple[PreTrainedModel, History]:
+        student = load_checkpoint(copied.root / "models" / "distilled")
+        with torch.no_grad():
+            student.qa_outputs.bias += 1e-3 * (1 + len(made))  # type: ignore[operator, union-attr]
+        made.append(student)
+        return student, plain(*arguments, **named)[1]
+
+    made: list[PreTrainedModel] = []
+    monkeypatch.setattr(finals, "distil", nearly)
+    copied.tune(average=True)
+    tuned, distilled = (load_checkpoint(copied.root / "models" / name) for name in ("tuned", "distilled"))
+    assert len(made) == 2
+    shift = tuned.qa_outputs.bias - distilled.qa_outputs.bias  # type: ignore[operator, union-attr]
+    assert shift.tolist() == pytest.approx([1e-3, 1e-3], rel=1e-3), "the mean of 0, 1 and 2 thousandths"
+    metrics = copied.json("metrics/tune.json")
+    assert metrics["search"]["averaged"] == 3
+    assert metrics["search"]["tuned_f1"] == metrics["dev"]["f1"]
 
 
 def _spoil(module: nn.Module) -> None:

@@ -23,6 +23,8 @@ FIGURES = {
     "finalists": 2,
     "default_full_f1": 60.04,
     "best_full_f1": 61.51,
+    "averaged": 0,
+    "tuned_f1": 61.51,
 }
 BOUNDS = {"low": [1.0, 0.5], "high": [8.0, 1.0], "scale": ["log", "linear"]}
 FOUND = {"default": [2.0, 0.9], "chosen": [3.25, 1.0], "boundary": ["", "high"]}
@@ -59,6 +61,9 @@ def test_the_section_tells_cost_best_values_flatness_bounds_and_importance(tmp_p
         ({}, "The 2 best other points and the default were distilled in full; on dev the default has 60.0 F1, and"
          " the best of them, with 61.5, is `tuned`. It was chosen by that score, which flatters it;"
          " `tuned - distilled` above is what the test says."),
+        ({"averaged": 3, "tuned_f1": 62.26}, "on dev the default has 60.0 F1, the best of them 61.5. `tuned` is the"
+         " mean of the weights of 3, all that dev cannot tell from the best (a model soup, Wortsman et al. 2022): it"
+         " has 62.3."),
         ({"finalists": 1, "best_full_f1": 60.04}, "The best other point and the default were distilled in full; on"
          " dev the default has 60.0 F1, no other more: it is `tuned`."),
         ({"finalists": 0, "best_full_f1": 60.04}, "No trial at another point was complete: the default is `tuned`."),

@@ -79,6 +79,7 @@ TUNE = tune.TuneParams(
     trial_epochs=2,
     trial_windows=16,
     finalists=2,
+    average=False,
     storage="",
     space={
         "temperature": Knob(1.0, 8.0, "log"),

@@ -50,10 +50,9 @@ class Repository:
 
     def shell(self, command: str, check: bool = True) -> Ran:
         """Run one line as a user would, in the repository's root, with its environment active."""
-        bin_folder = Path(sys.executable).parent
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "DVC"))},
-            "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "PATH": f"{self.folder / '.venv/bin'}:{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
             "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache"),  # `make test` checks types: of the same files, once
             "PYTEST_ADDOPTS": "--collect-only -q",  # `make test` inside the tests: the command, not all of it again

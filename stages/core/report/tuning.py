@@ -23,6 +23,8 @@ FIGURES = (
     "finalists",
     "default_full_f1",
     "best_full_f1",
+    "averaged",
+    "tuned_f1",
 )
 COLUMNS = ("knob", "low", "high", "scale", "default", "chosen", "boundary", "near_low", "near_high", "near_share")
 
@@ -114,13 +116,19 @@ def _finalists_sentence(figures: Mapping[str, float]) -> str:
     if count == 0:
         return "No trial at another point was complete: the default is `tuned`."
     points = "The best other point" if count == 1 else f"The {count:.0f} best other points"
-    verdict = (
-        f"and the best of them, with {best:.1f}, is `tuned`. It was chosen by that score, which flatters it;"
-        " `tuned - distilled` above is what the test says"
-        if best > default
-        else "no other more: it is `tuned`"
-    )
-    return f"{points} and the default were distilled in full; on dev the default has {default:.1f} F1, {verdict}."
+    whole = f"{points} and the default were distilled in full; on dev the default has {default:.1f} F1"
+    if figures["averaged"]:
+        return (
+            f"{whole}, the best of them {best:.1f}. `tuned` is the mean of the weights of {figures['averaged']:.0f},"
+            " all that dev cannot tell from the best (a model soup, Wortsman et al. 2022): it has"
+            f" {figures['tuned_f1']:.1f}."
+        )
+    if best > default:
+        return (
+            f"{whole}, and the best of them, with {best:.1f}, is `tuned`. It was chosen by that score, which flatters"
+            " it; `tuned - distilled` above is what the test says."
+        )
+    return f"{whole}, no other more: it is `tuned`."
 
 
 def _boundary_sentence(knobs: pd.DataFrame) -> str:

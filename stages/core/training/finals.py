@@ -1,22 +1,32 @@
-"""The finals of a search: its best points distilled in full beside the default, and the best of these students.
+"""The finals of a search: its best points distilled in full beside the default, and what is made of these students.
 
 A trial is short, and a learning rate, say, that wins a short run may lose a long one. Only students that have had the
 whole training are fit to be compared for it; the search says which points are worth one (successive halving with one
 halving, Jamieson & Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization").
+
+They start from the same weights, so the mean of their weights is a student too, often a better one than any of them
+and no slower (Wortsman et al. 2022, "Model soups"). The best on dev is the best partly by luck with these questions;
+the mean takes in each that dev cannot tell from it.
 """
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
+from stages.core.qa.scoring import Scores
+from stages.core.qa.significance import paired_difference
 from stages.core.training.distillation import distil
 from stages.core.training.fit import History
 from stages.core.training.settings import DistilParams
 from stages.core.training.space import Point
-from stages.core.training.trials import TrialRun
+from stages.core.training.trials import TrialRun, is_finite
+
+RESAMPLES = 2000  # of dev's paragraphs, for whether a student is clearly worse than another
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,16 @@ class Finalist:
     settings: DistilParams
     student: PreTrainedModel
     history: History
-    dev: dict[str, float]  # exact_match and f1, in percent
+    dev: Scores
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What the finals end with."""
+
+    tuned: Finalist  # settings and history are those of the student that is best on dev by itself
+    full_f1: dict[int, float]  # dev F1 of each student distilled in full, by trial
+    averaged: tuple[int, ...]  # trials whose students the tuned one is the mean of; none where it is the best itself
 
 
 def finals(
@@ -34,21 +53,49 @@ def finals(
     default: Finalist,
     points: Mapping[int, Point],
     checkpoints: Callable[[DistilParams], AbstractContextManager[Path]],
-) -> tuple[Finalist, dict[int, float]]:
-    """Return the student that is best on dev and the dev F1 of all, by trial; trial 0 is the default.
+    *,
+    average: bool,
+    seed: int,
+) -> Ended:
+    """Return the tuned student and the dev F1 of all students, by trial; trial 0 is the default.
 
-    `points` are those of further trials; each is distilled in full with the default's settings for the rest. Where
-    students tie, the default and then the earlier in `points` is kept. `checkpoints(settings)` is the folder that an
+    `points` are those of further trials; each is distilled in full with the default's settings for the rest. The best
+    on dev is kept, of those that tie the default and then the earlier in `points`; or, with `average`, the mean of it
+    and all that are not clearly worse (the 95 % interval of the paired difference, drawn from `seed`, reaches 0), if
+    the mean itself is not clearly worse either nor below the default. `checkpoints(settings)` is the folder that an
     interrupted training goes on from; all are kept until the last student is trained.
     """
-    best, full_f1 = default, {0: default.dev["f1"]}
+    students = {0: default}
     with ExitStack() as folders:
         for place, point in points.items():
             settings = default.settings.at(point)
             scratch, name = folders.enter_context(checkpoints(settings)), f"finalist {place}"
             student, history = distil(trial.lessons, trial.student, settings, trial.runtime, scratch=scratch, name=name)
-            finalist = Finalist(settings, student, history, trial.dev_quality(student))
-            full_f1[place] = finalist.dev["f1"]
-            if finalist.dev["f1"] > best.dev["f1"]:
-                best = finalist
-    return best, full_f1
+            students[place] = Finalist(settings, student, history, trial.dev_scores(student))
+    full_f1 = {place: round(each.dev.mean_f1, 4) for place, each in students.items()}
+    best = students[max(full_f1, key=lambda place: full_f1[place])]  # the first of the highest
+
+    def as_good(scores: Scores) -> bool:
+        paragraphs = [example.context for example in trial.lessons.dev.examples]
+        return paired_difference(scores.f1, best.dev.f1, paragraphs, resamples=RESAMPLES, seed=seed).high >= 0
+
+    alike = tuple(place for place, each in students.items() if as_good(each.dev) and is_finite(each.student))
+    if average and len(alike) > 1:
+        student = mean_weights([students[place].student for place in alike])
+        scores = trial.dev_scores(student)
+        if as_good(scores) and scores.mean_f1 >= default.dev.mean_f1:
+            return Ended(replace(best, student=student, dev=scores), full_f1, alike)
+    return Ended(best, full_f1, ())
+
+
+def mean_weights(students: Sequence[PreTrainedModel]) -> PreTrainedModel:
+    """Return a new model with the mean of the models' weights; all have the same shapes."""
+    states = [student.state_dict() for student in students]
+    mean = copy.deepcopy(students[0])
+    weights = {
+        name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(weight.dtype)
+        for name, weight in states[0].items()
+        if weight.is_floating_point()
+    }
+    mean.load_state_dict({**states[0], **weights})
+    return mean

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from stages.core.data.batches import count_batches
 from stages.core.qa.decoding import DecodeParams
-from stages.core.qa.evaluation import answer_with, quality
+from stages.core.qa.evaluation import answer_with
+from stages.core.qa.scoring import Scores, score
 from stages.core.runtime import Runtime
 from stages.core.training.distillation import distil
 from stages.core.training.fit import TrainingSet
@@ -45,7 +46,7 @@ class TrialRun:
         dev_f1: list[float] = []
 
         def judge(epoch: int, model: PreTrainedModel) -> None:
-            dev_f1.append(self.dev_quality(model)["f1"])
+            dev_f1.append(round(self.dev_scores(model).mean_f1, 4))
             trial.report(dev_f1[-1], epoch)
             if epoch + 1 < self.settings.epochs and trial.should_prune():
                 raise optuna.TrialPruned
@@ -63,12 +64,17 @@ class TrialRun:
             )
         return dev_f1[-1]
 
-    def dev_quality(self, model: PreTrainedModel) -> dict[str, float]:
-        """Return exact match and F1 on dev, in percent.
+    def dev_scores(self, model: PreTrainedModel) -> Scores:
+        """Return how a model answers the questions of dev.
 
-        A model that has diverged answers nothing: a bad point of the search, not its end.
+        One that has diverged answers nothing: a bad point of the search, not its end.
         """
-        if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
-            return {"exact_match": 0.0, "f1": 0.0}
-        answers = answer_with(model, self.lessons.dev, self.decode, self.runtime.device, self.settings.batch_size)
-        return quality(self.lessons.dev, answers)
+        dev, answers = self.lessons.dev, dict[str, str]()
+        if is_finite(model):
+            answers = answer_with(model, dev, self.decode, self.runtime.device, self.settings.batch_size)
+        return score(dev.examples, answers)
+
+
+def is_finite(model: PreTrainedModel) -> bool:
+    """Whether no weight of a model has become infinite or lost its value."""
+    return all(bool(torch.isfinite(weight).all()) for weight in model.parameters())
