@@ -3,9 +3,9 @@
 Reads prepared data, the teacher and its cache, and the student distilled at the default point; writes
 metrics/best_params.yaml, tables of trials and of knobs, and the tuned student. A trial is short, and what is best in a
 short run need not be in a long one (Li et al. 2018, "Hyperband", on fidelities): the best points of the search are
-distilled in full, and the tuned student is the best on dev of these and the default's, or the mean of those that dev
-cannot tell apart. The test questions are never looked at. With --join, and without the outputs, a further process runs
-trials of a search that keeps its trials in a shared storage.
+distilled in full, and the tuned student is the mean of these and the default's, or the best of them. The test questions
+are never looked at. With --join, and without the outputs, a further process runs trials of a search that keeps its
+trials in a shared storage.
 """
 
 import argparse
@@ -36,7 +36,7 @@ class TuneParams:
     trial_epochs: int  # passes over its windows in one trial
     trial_windows: int  # training windows in one trial
     finalists: int  # points, the default apart, that are distilled in full
-    average: bool  # whether the weights of students alike on dev are averaged
+    average: bool  # whether the weights of the students distilled in full are averaged
     storage: str  # of trials, for several processes: an URL; '' keeps them to this process
     space: dict[str, Knob]  # by key of the `distil` section
 

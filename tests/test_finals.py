@@ -19,13 +19,12 @@ from tests.toy_models import FAMILY_NAMES, toy_pruned_model, toy_qa_model
 from tests.toy_pipeline import DISTIL
 
 QUESTIONS = 40
-# Dev F1 of each question, by the one weight of a student; what no entry has answers nothing.
-Dev = dict[float, np.ndarray[Any, np.dtype[np.float64]]]
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 NOISE = np.random.default_rng(1).normal(0.0, 5.0, QUESTIONS)
 NOISE -= NOISE.mean()
 
 
-def level(f1: float, noise: float = 0.0) -> np.ndarray[Any, np.dtype[np.float64]]:
+def level(f1: float, noise: float = 0.0) -> FloatArray:
     return np.full(QUESTIONS, f1) + noise * NOISE
 
 
@@ -37,28 +36,33 @@ class One(nn.Module):
         self.weight = nn.Parameter(torch.tensor(weight))
 
 
-def ended(monkeypatch: pytest.MonkeyPatch, dev: Dev, *, average: bool = True) -> Ended:
-    """Hold the finals of students with the weights 0 (the default), 1, 2, ..., as `dev` scores them."""
+def ended(
+    monkeypatch: pytest.MonkeyPatch,
+    students: dict[float, FloatArray],
+    means: dict[float, FloatArray] | None = None,
+    *,
+    average: bool = True,
+) -> Ended:
+    """Hold the finals of students by their weight, the default first, each with its F1 on dev's questions.
+
+    The others are those of trials 7, 8, ... . `means` are likewise; a mean that it lacks answers nothing.
+    """
 
     def dev_scores(student: One) -> Scores:
-        f1 = dev.get(round(float(student.weight.detach()), 4), level(0.0))
+        weight = round(float(student.weight.detach()), 2)
+        f1 = {**students, **(means or {})}.get(weight, level(0.0))
         return Scores(exact_match=f1, f1=f1, missing=0)
 
-    students = iter([One(float(number)) for number in range(1, 9)])
+    trained = [One(weight) for weight in students]
     examples = [SimpleNamespace(context=f"paragraph {number // 2}") for number in range(QUESTIONS)]
-    trial: Any = SimpleNamespace(
-        lessons=SimpleNamespace(dev=SimpleNamespace(examples=examples)),
-        student=None,
-        runtime=None,
-        dev_scores=dev_scores,
-    )
-    monkeypatch.setattr(module, "distil", lambda *_, **__: (next(students), []))
-    default: Any = One(0.0)
-    points = {number + 6: {"temperature": float(number)} for number in range(1, sum(key == int(key) for key in dev))}
+    dev = SimpleNamespace(examples=examples)
+    trial: Any = SimpleNamespace(lessons=SimpleNamespace(dev=dev), student=None, runtime=None, dev_scores=dev_scores)
+    default: Any = trained.pop(0)
+    monkeypatch.setattr(module, "distil", lambda *_, **__: (trained.pop(0), []))
     return finals(
         trial,
         Finalist(DISTIL, default, [], dev_scores(default)),
-        points,
+        {number + 7: {"temperature": 1.5 + number} for number in range(len(trained))},
         lambda _: contextlib.nullcontext(Path()),
         average=average,
         seed=3,
@@ -66,52 +70,57 @@ def ended(monkeypatch: pytest.MonkeyPatch, dev: Dev, *, average: bool = True) ->
 
 
 def weight(found: Ended) -> float:
-    return float(found.tuned.student.weight.detach())  # type: ignore[arg-type]
+    return round(float(found.tuned.student.weight.detach()), 2)  # type: ignore[arg-type]
 
 
-def test_the_best_and_those_alike_are_averaged_and_the_settings_are_the_bests(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = ended(monkeypatch, {0: level(60.0), 1: level(60.5, noise=1.0), 2: level(40.0), 0.5: level(60.4)})
-    assert (weight(found), found.averaged) == (0.5, (0, 7)), "the third is clearly worse"
-    assert found.full_f1 == {0: 60.0, 7: 60.5, 8: 40.0}
-    assert found.tuned.settings == replace(DISTIL, temperature=1.0)
+def test_all_are_averaged_and_the_settings_are_those_of_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    students = {0.0: level(60.0), 1.0: level(60.5, noise=1.0), 4.0: level(57.0)}
+    found = ended(monkeypatch, students, {1.67: level(60.4, noise=0.5), 0.5: level(70.0)})
+    assert (weight(found), found.averaged) == (1.67, (7, 0, 8))
+    assert found.full_f1 == {0: 60.0, 7: 60.5, 8: 57.0}
+    assert found.tuned.settings == replace(DISTIL, temperature=1.5)
     assert found.tuned.dev.mean_f1 == pytest.approx(60.4)
 
 
-def test_without_averaging_the_best_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    dev = {0: level(60.0), 1: level(60.5, noise=1.0), 0.5: level(70.0)}
-    found = ended(monkeypatch, dev, average=False)
+def test_the_last_on_dev_are_left_out_until_the_mean_is_not_clearly_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    students = {0.0: level(60.0), 1.0: level(60.5, noise=1.0), 10.0: level(40.0), 4.0: level(50.0)}
+    clearly, little = level(55.0), level(60.4, noise=0.5)
+    found = ended(monkeypatch, students, {3.75: clearly, 1.67: little, 0.5: little})
+    assert (weight(found), found.averaged) == (1.67, (7, 0, 9))
+    found = ended(monkeypatch, students, {3.75: clearly, 1.67: clearly, 0.5: little})
+    assert (weight(found), found.averaged) == (0.5, (7, 0))
+    found = ended(monkeypatch, students, {3.75: clearly, 1.67: clearly, 0.5: clearly})
     assert (weight(found), found.averaged) == (1.0, ())
     assert found.tuned.dev.mean_f1 == pytest.approx(60.5)
 
 
-def test_a_best_that_all_others_are_clearly_below_is_kept_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = ended(monkeypatch, {0: level(50.0), 1: level(60.0), 0.5: level(90.0)})
-    assert (weight(found), found.averaged) == (1.0, ())
-
-
-def test_a_mean_clearly_worse_than_the_best_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = ended(monkeypatch, {0: level(60.0), 1: level(60.5, noise=1.0), 0.5: level(50.0)})
+def test_without_averaging_the_best_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    students = {0.0: level(60.0), 1.0: level(60.5, noise=1.0)}
+    found = ended(monkeypatch, students, {0.5: level(70.0)}, average=False)
     assert (weight(found), found.averaged) == (1.0, ())
 
 
 def test_a_mean_below_the_default_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = ended(monkeypatch, {0: level(60.0), 1: level(60.5, noise=1.0), 0.5: level(59.9, noise=-1.0)})
+    students = {0.0: level(60.0), 1.0: level(60.5, noise=1.0)}
+    found = ended(monkeypatch, students, {0.5: level(59.9, noise=-1.0)})
     assert (weight(found), found.averaged) == (1.0, ())
-    found = ended(monkeypatch, {0: level(60.0), 1: level(60.5, noise=1.0), 0.5: level(60.0, noise=-1.0)})
-    assert found.averaged == (0, 7)
+    found = ended(monkeypatch, students, {0.5: level(60.0, noise=-1.0)})
+    assert (weight(found), found.averaged) == (0.5, (7, 0))
 
 
 def test_of_students_that_tie_the_default_and_then_the_earlier_is_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = ended(monkeypatch, {0: level(60.0), 1: level(60.0), 2: level(60.0)}, average=False)
+    found = ended(monkeypatch, {0.0: level(60.0), 1.0: level(60.0), 4.0: level(60.0)}, average=False)
     assert (weight(found), found.tuned.settings) == (0.0, DISTIL)
-    found = ended(monkeypatch, {0: level(50.0), 1: level(60.0), 2: level(60.0)}, average=False)
+    found = ended(monkeypatch, {0.0: level(50.0), 1.0: level(60.0), 4.0: level(60.0)}, average=False)
     assert weight(found) == 1.0
 
 
-def test_a_student_that_has_diverged_is_never_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "is_finite", lambda student: float(student.weight.detach()) != 2.0)
-    found = ended(monkeypatch, {0: level(0.0), 1: level(0.0), 2: level(0.0), 0.5: level(0.0)})
-    assert found.averaged == (0, 7)
+def test_a_student_that_has_diverged_is_in_no_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    students = {0.0: level(60.0), 1.0: level(60.5, noise=1.0), float("inf"): level(0.0)}
+    found = ended(monkeypatch, students, {0.5: level(60.4, noise=0.5)})
+    assert (weight(found), found.averaged) == (0.5, (7, 0))
+    found = ended(monkeypatch, {0.0: level(0.0), float("nan"): level(0.0)})
+    assert (weight(found), found.averaged) == (0.0, ())
 
 
 @pytest.mark.parametrize("make", [toy_qa_model, toy_pruned_model])

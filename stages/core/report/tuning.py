@@ -119,9 +119,8 @@ def _finalists_sentence(figures: Mapping[str, float]) -> str:
     whole = f"{points} and the default were distilled in full; on dev the default has {default:.1f} F1"
     if figures["averaged"]:
         return (
-            f"{whole}, the best of them {best:.1f}. `tuned` is the mean of the weights of {figures['averaged']:.0f},"
-            " all that dev cannot tell from the best (a model soup, Wortsman et al. 2022): it has"
-            f" {figures['tuned_f1']:.1f}."
+            f"{whole}, the best of them {best:.1f}. `tuned` is the mean of the weights of {figures['averaged']:.0f} of"
+            f" them (a model soup, Wortsman et al. 2022), with {figures['tuned_f1']:.1f}, which is not clearly worse."
         )
     if best > default:
         return (

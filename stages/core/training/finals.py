@@ -5,8 +5,8 @@ whole training are fit to be compared for it; the search says which points are w
 halving, Jamieson & Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization").
 
 They start from the same weights, so the mean of their weights is a student too, often a better one than any of them
-and no slower (Wortsman et al. 2022, "Model soups"). The best on dev is the best partly by luck with these questions;
-the mean takes in each that dev cannot tell from it.
+and no slower (Wortsman et al. 2022, "Model soups"). The best on dev is the best partly by luck with its questions, which the
+mean owes less to: so it need not be above the best on dev, only not clearly below.
 """
 
 import copy
@@ -26,7 +26,7 @@ from stages.core.training.settings import DistilParams
 from stages.core.training.space import Point
 from stages.core.training.trials import TrialRun, is_finite
 
-RESAMPLES = 2000  # of dev's paragraphs, for whether a student is clearly worse than another
+RESAMPLES = 2000  # of dev's paragraphs, for whether a mean is clearly worse than the best
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Ended:
 
     tuned: Finalist  # settings and history are those of the student that is best on dev by itself
     full_f1: dict[int, float]  # dev F1 of each student distilled in full, by trial
-    averaged: tuple[int, ...]  # trials whose students the tuned one is the mean of; none where it is the best itself
+    averaged: tuple[int, ...]  # trials whose students the tuned one is the mean of, the best first; none where it is it
 
 
 def finals(
@@ -60,10 +60,11 @@ def finals(
     """Return the tuned student and the dev F1 of all students, by trial; trial 0 is the default.
 
     `points` are those of further trials; each is distilled in full with the default's settings for the rest. The best
-    on dev is kept, of those that tie the default and then the earlier in `points`; or, with `average`, the mean of it
-    and all that are not clearly worse (the 95 % interval of the paired difference, drawn from `seed`, reaches 0), if
-    the mean itself is not clearly worse either nor below the default. `checkpoints(settings)` is the folder that an
-    interrupted training goes on from; all are kept until the last student is trained.
+    on dev is kept, of those that tie the default and then the earlier in `points`. Or, with `average`, the mean of all
+    students, if it is neither clearly worse on dev than the best (the 95 % interval of the paired difference, drawn
+    from `seed`, lies below 0) nor below the default; else that of all but the last on dev, and so on down to two.
+    `checkpoints(settings)` is the folder that an interrupted training goes on from; all are kept until the last student
+    is trained.
     """
     students = {0: default}
     with ExitStack() as folders:
@@ -73,18 +74,14 @@ def finals(
             student, history = distil(trial.lessons, trial.student, settings, trial.runtime, scratch=scratch, name=name)
             students[place] = Finalist(settings, student, history, trial.dev_scores(student))
     full_f1 = {place: round(each.dev.mean_f1, 4) for place, each in students.items()}
-    best = students[max(full_f1, key=lambda place: full_f1[place])]  # the first of the highest
-
-    def as_good(scores: Scores) -> bool:
-        paragraphs = [example.context for example in trial.lessons.dev.examples]
-        return paired_difference(scores.f1, best.dev.f1, paragraphs, resamples=RESAMPLES, seed=seed).high >= 0
-
-    alike = tuple(place for place, each in students.items() if as_good(each.dev) and is_finite(each.student))
-    if average and len(alike) > 1:
-        student = mean_weights([students[place].student for place in alike])
+    ranked = sorted(students, key=lambda place: -full_f1[place])  # of equals the first stays first
+    best, paragraphs = students[ranked[0]], [example.context for example in trial.lessons.dev.examples]
+    for count in range(len(ranked), 1, -1) if average else ():
+        student = mean_weights([students[place].student for place in ranked[:count]])
         scores = trial.dev_scores(student)
-        if as_good(scores) and scores.mean_f1 >= default.dev.mean_f1:
-            return Ended(replace(best, student=student, dev=scores), full_f1, alike)
+        clearly = paired_difference(scores.f1, best.dev.f1, paragraphs, resamples=RESAMPLES, seed=seed).high < 0
+        if is_finite(student) and not clearly and scores.mean_f1 >= default.dev.mean_f1:
+            return Ended(replace(best, student=student, dev=scores), full_f1, tuple(ranked[:count]))
     return Ended(best, full_f1, ())
 
 
