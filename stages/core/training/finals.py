@@ -5,8 +5,8 @@ whole training are fit to be compared for it; the search says which points are w
 halving, Jamieson & Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization").
 
 They start from the same weights, so the mean of their weights is a student too, often a better one than any of them
-and no slower (Wortsman et al. 2022, "Model soups"). The best on dev is the best partly by luck with its questions, which the
-mean owes less to: so it need not be above the best on dev, only not clearly below.
+and no slower (Wortsman et al. 2022, "Model soups"). The best on dev is the best partly by luck with its questions. The
+mean owes them less: so it need not be above the best on dev, only not clearly below.
 """
 
 import copy
