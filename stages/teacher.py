@@ -1,23 +1,36 @@
 """Pretrained encoder -> teacher, trained on gold spans; a ready QA checkpoint is only verified and scored.
 
+Several trainings from the same start, each in another order, may be averaged: see `soup`.
+
 Reads prepared train and dev data; writes the teacher, its dev quality and its loss history.
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.core.errors import clean_exit
 from stages.core.models.source import EncoderParams, resolve_model
-from stages.core.params import load_params
+from stages.core.params import load_params, require
 from stages.core.qa.decoding import DecodeParams
-from stages.core.runtime import RuntimeParams, start
+from stages.core.runtime import RuntimeParams, seed_everything, start
 from stages.core.training.settings import FitParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
 class TeacherParams(FitParams):
-    """The `teacher` section: the settings of one training run."""
+    """The `teacher` section: the settings of a training, and how many there are."""
+
+    runs: int  # trainings from the same start, in other orders; their mean is the teacher, or the best of them
+
+    def check(self) -> None:
+        """Vouch for ranges."""
+        super().check()
+        require(self.runs >= 1, "runs", self.runs, "1 or more")
 
 
 def run(
@@ -37,24 +50,34 @@ def run(
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import is_qa_checkpoint, load_qa_model, load_tokenizer
-    from stages.core.qa.evaluation import answer_with, quality
-    from stages.core.training.fit import History, TrainingSet, fit, write_history
+    from stages.core.qa.evaluation import answer_with
+    from stages.core.qa.scoring import Scores, score
+    from stages.core.training.fit import TrainingSet, fit, joined, write_history
     from stages.core.training.losses import LabelLoss
     from stages.core.training.scratch import scratch_folder
+    from stages.core.training.soup import soup
 
     runtime = start(runtime_params, params.seed)
     source = resolve_model(encoder.model, encoder.sha256)
-    model = load_qa_model(source, seed=params.seed)
     train, dev = load_split(data, "train"), load_split(data, "dev")
-    losses: History = []
+
+    def judge(model: "PreTrainedModel") -> Scores:
+        return score(dev.examples, answer_with(model, dev, decode, runtime.device, params.batch_size))
+
+    runs = 0 if is_qa_checkpoint(source) else params.runs
+    models, losses = [load_qa_model(source, seed=params.seed) for _ in range(max(runs, 1))], []
     with scratch_folder(scratch, [params, runtime, encoder], [data, source]) as unfinished:
-        if not is_qa_checkpoint(source):
+        for number in range(runs):
+            seed_everything(params.seed + number)
+            one, name = replace(params, seed=params.seed + number), f"teacher {number}"
             training = TrainingSet(train.windows)
-            losses = fit(model, LabelLoss(), training, params, runtime, scratch=unfinished, name="teacher")
-        answers = answer_with(model, dev, decode, runtime.device, params.batch_size)
-        save_checkpoint(model.cpu(), load_tokenizer(source), out)
-        write_history(losses, history)
-        write_json(metrics, {"dev": quality(dev, answers), "trained": int(bool(losses))})
+            losses.append(fit(models[number], LabelLoss(), training, one, runtime, scratch=unfinished, name=name))
+        paragraphs = [example.context for example in dev.examples]
+        found = soup(models, [judge(model) for model in models], judge, paragraphs, seed=params.seed)
+        save_checkpoint(found.model.cpu(), load_tokenizer(source), out)
+        write_history(joined(losses), history)
+        quality = {"exact_match": round(found.dev.mean_exact_match, 4), "f1": round(found.dev.mean_f1, 4)}
+        write_json(metrics, {"dev": quality, "trained": runs, "averaged": len(found.averaged)})
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from torch import nn
 
 from stages.core.qa.scoring import Scores
 from stages.core.training import finals as module
-from stages.core.training.finals import Ended, Finalist, finals, mean_weights
+from stages.core.training.finals import Ended, Finalist, finals
+from stages.core.training.soup import mean_weights
 from tests.toy_models import FAMILY_NAMES, toy_pruned_model, toy_qa_model
 from tests.toy_pipeline import DISTIL
 

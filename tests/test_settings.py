@@ -10,6 +10,7 @@ from stages.core.pruning.settings import PruneParams
 from stages.core.training.settings import DistilParams, FinetuneParams, FitParams, StudentParams, float_keys
 from stages.prune_curve import PruneCurveParams
 from stages.student_init import StudentInitParams
+from stages.teacher import TeacherParams
 from stages.tune import TuneParams
 
 FIT: dict[str, Any] = {
@@ -199,3 +200,9 @@ def test_cuts_that_cannot_be_are_refused(changes: dict[str, Any], message: str) 
     with pytest.raises(InputError) as error:
         StudentInitParams(**{**fine, **changes}).check()
     assert str(error.value) == message
+
+
+def test_a_teacher_is_trained_at_least_once() -> None:
+    TeacherParams(**FIT, runs=1).check()
+    with pytest.raises(InputError, match=r"^runs is 0"):
+        TeacherParams(**FIT, runs=0).check()

@@ -34,7 +34,7 @@ from stages.core.pruning.curve import CRITERIA
 from stages.core.qa.evaluation import answer_with, quality
 from stages.core.qa.inference import predict_logits
 from stages.core.report.variants import VARIANTS
-from stages.core.training import finals
+from stages.core.training import finals, fit
 from stages.core.training.fit import History
 from stages.core.training.losses import LabelLoss, LossTerms
 from stages.core.training.settings import StudentParams, TunedParams
@@ -235,6 +235,40 @@ def test_the_cache_is_as_good_as_the_teacher(run: Run) -> None:
     assert (
         run[0].json("metrics/cache_teacher.json")["dev"]["f1_live"] == run[0].json("metrics/teacher.json")["dev"]["f1"]
     )
+
+
+def test_a_teacher_of_several_trainings_is_their_mean(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[int, list[float]]] = []
+
+    def nearly(model: nn.Module, *arguments: Any, **named: Any) -> History:
+        bias = model.qa_outputs.bias  # type: ignore[union-attr]
+        started.append((arguments[2].seed, bias.tolist()))  # type: ignore[operator]
+        with torch.no_grad():
+            bias += 1e-3 * len(started)  # type: ignore[operator]
+        return [{"step": 2, "epoch": 1.0, "loss": float(len(started))}]
+
+    monkeypatch.setattr(fit, "fit", nearly)
+    copied.teacher(runs=3)
+    assert [seed for seed, _ in started] == [1, 2, 3]
+    assert started[0][1] == started[1][1] == started[2][1], "all from the same start"
+    bias = load_checkpoint(copied.root / "models" / "teacher").qa_outputs.bias  # type: ignore[union-attr]
+    expected = [value + 2e-3 for value in started[0][1]]
+    assert bias.tolist() == pytest.approx(expected, rel=1e-4)  # type: ignore[operator]
+    metrics = copied.json("metrics/teacher.json")
+    assert (metrics["trained"], metrics["averaged"]) == (3, 3)
+    losses = pd.read_csv(copied.root / "loss" / "teacher.csv")
+    assert losses["step"].tolist() == [2, 4, 6] and losses["loss"].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_trainings_of_a_teacher_differ_in_their_order_and_dropout(copied: Pipeline) -> None:
+    copied.teacher(epochs=1)
+    alone = load_checkpoint(copied.root / "models" / "teacher")
+    copied.teacher(epochs=1, runs=2)
+    mean = load_checkpoint(copied.root / "models" / "teacher")
+    metrics = copied.json("metrics/teacher.json")
+    assert metrics["trained"] == 2
+    apart = max(float((a - b).detach().abs().max()) for a, b in zip(alone.parameters(), mean.parameters(), strict=True))
+    assert apart > 1e-4
 
 
 def test_the_search_starts_at_the_default_and_the_best_student_of_its_finals_is_tuned(run: Run) -> None:

@@ -133,7 +133,7 @@ class Pipeline:
 
     def teacher(self, **changes: Any) -> None:
         teacher.run(
-            teacher.TeacherParams(**{**FIT, **changes}),
+            teacher.TeacherParams(**{**FIT, "runs": 1, **changes}),
             RUNTIME,
             self.encoder,
             DECODE,

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-import torch
 from optuna.trial import Trial
 from transformers import PreTrainedModel
 
@@ -18,6 +17,7 @@ from stages.core.training.fit import TrainingSet
 from stages.core.training.lessons import Lessons
 from stages.core.training.scratch import passing_folder
 from stages.core.training.settings import DistilParams, StudentParams
+from stages.core.training.soup import is_finite
 from stages.core.training.space import Point
 
 
@@ -73,8 +73,3 @@ class TrialRun:
         if is_finite(model):
             answers = answer_with(model, dev, self.decode, self.runtime.device, self.settings.batch_size)
         return score(dev.examples, answers)
-
-
-def is_finite(model: PreTrainedModel) -> bool:
-    """Whether no weight of a model has become infinite or lost its value."""
-    return all(bool(torch.isfinite(weight).all()) for weight in model.parameters())
