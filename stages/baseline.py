@@ -39,7 +39,7 @@ def run(
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import load_tokenizer
-    from stages.core.qa.evaluation import answer_with, quality
+    from stages.core.qa.evaluation import quality, score_model
     from stages.core.training.fit import TrainingSet, fit, write_history
     from stages.core.training.lessons import load_lessons, new_student
     from stages.core.training.losses import DistillationLoss, LabelLoss, Loss
@@ -59,8 +59,8 @@ def run(
             start(runtime_params, params.seed)
             student = new_student(lessons, student_params, params.seed)
             losses = fit(student, loss, taught, params, runtime, scratch=unfinished, name=name, updates=updates)
-            answers = answer_with(student, lessons.dev, decode, runtime.device, params.batch_size)
-            scores[name] = {"dev": quality(lessons.dev, answers)}
+            dev = score_model(student, lessons.dev, decode, runtime.device, params.batch_size)
+            scores[name] = {"dev": quality(dev)}
             save_checkpoint(student.cpu(), load_tokenizer(origin), folder)
             write_history(losses, curve)
         write_json(metrics, scores)

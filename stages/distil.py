@@ -35,7 +35,7 @@ def run(
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import load_tokenizer
-    from stages.core.qa.evaluation import answer_with, quality
+    from stages.core.qa.evaluation import quality, score_model
     from stages.core.training.distillation import distil
     from stages.core.training.fit import write_history
     from stages.core.training.lessons import load_lessons
@@ -45,10 +45,10 @@ def run(
     lessons = load_lessons(data, teacher, cache, runtime.device)
     with scratch_folder(scratch, [params, runtime, student_params], [data, teacher, cache, origin]) as unfinished:
         student, losses = distil(lessons, student_params, params, runtime, scratch=unfinished, name="distil")
-        answers = answer_with(student, lessons.dev, decode, runtime.device, params.batch_size)
+        dev = score_model(student, lessons.dev, decode, runtime.device, params.batch_size)
         save_checkpoint(student.cpu(), load_tokenizer(origin), out)
         write_history(losses, history)
-        write_json(metrics, {"dev": quality(lessons.dev, answers)})
+        write_json(metrics, {"dev": quality(dev)})
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def run(
     from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
     from stages.core.models.encoder import load_tokenizer
     from stages.core.models.families import move
-    from stages.core.qa.evaluation import answer_with, quality
+    from stages.core.qa.evaluation import quality, score_model
     from stages.core.training.fit import write_history
     from stages.core.training.lessons import load_lessons
     from stages.core.training.losses import DistillationLoss
@@ -59,10 +59,10 @@ def run(
             scratch=unfinished,
             name="finetune",
         )
-        answers = answer_with(model, lessons.dev, decode, runtime.device, params.batch_size)
+        dev = score_model(model, lessons.dev, decode, runtime.device, params.batch_size)
         save_checkpoint(model.cpu(), load_tokenizer(student), out)
         write_history(losses, history)
-        write_json(metrics, {"dev": quality(lessons.dev, answers)})
+        write_json(metrics, {"dev": quality(dev)})
 
 
 def main() -> None:

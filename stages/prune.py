@@ -41,7 +41,7 @@ def run(
     from stages.core.models.families import move
     from stages.core.pruning.costs import cost_shares
     from stages.core.pruning.procedure import mean_length, prune, units_kept
-    from stages.core.qa.evaluation import answer_with, quality
+    from stages.core.qa.evaluation import quality, score_model
     from stages.core.training.fit import write_history
     from stages.core.training.lessons import load_lessons
     from stages.core.training.losses import DistillationLoss
@@ -53,11 +53,11 @@ def run(
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
     with scratch_folder(scratch, [params, tuned, runtime], [data, cache, student]) as unfinished:
         pruned, losses = prune(model, lessons.training, loss, params, runtime, scratch=unfinished)
-        answers = answer_with(pruned, lessons.dev, decode, runtime.device, params.batch_size)
+        dev = score_model(pruned, lessons.dev, decode, runtime.device, params.batch_size)
         shares = cost_shares(pruned, model, mean_length(lessons.training))
         save_checkpoint(pruned.cpu(), load_tokenizer(student), out)
         write_history(losses, history)
-        write_json(metrics, {"dev": quality(lessons.dev, answers), **shares, **units_kept(pruned, model)})
+        write_json(metrics, {"dev": quality(dev), **shares, **units_kept(pruned, model)})
 
 
 def main() -> None:

@@ -57,8 +57,8 @@ def run(
     from stages.core.models.checkpoint import load_checkpoint
     from stages.core.models.families import move
     from stages.core.pruning import curve
-    from stages.core.qa.evaluation import answer_with
-    from stages.core.qa.scoring import Scores, score
+    from stages.core.qa.evaluation import score_model
+    from stages.core.qa.scoring import Scores
     from stages.core.training.lessons import load_lessons
     from stages.core.training.losses import DistillationLoss
     from stages.core.training.scratch import scratch_folder
@@ -67,8 +67,7 @@ def run(
     lessons = load_lessons(data, teacher, cache, runtime.device)
 
     def judge(model: PreTrainedModel) -> Scores:
-        answers = answer_with(model, lessons.dev, decode, runtime.device, prune_params.batch_size)
-        return score(lessons.dev.examples, answers)
+        return score_model(model, lessons.dev, decode, runtime.device, prune_params.batch_size)
 
     settings = [params, prune_params, finetune_params, tuned, runtime]
     with scratch_folder(scratch, settings, [data, cache, student]) as unfinished:

@@ -48,7 +48,7 @@ def run(
     from stages.core.models.macs import count_macs
     from stages.core.pruning.costs import cost_shares
     from stages.core.pruning.procedure import mean_length, prune, units_kept
-    from stages.core.qa.evaluation import answer_with, quality
+    from stages.core.qa.evaluation import quality, score_model
     from stages.core.training.fit import joined, write_history
     from stages.core.training.lessons import in_the_teachers_tokens, load_lessons
     from stages.core.training.losses import DistillationLoss
@@ -70,13 +70,13 @@ def run(
     settings = [own, prune_params, finetune_params, tuned, runtime]
     with scratch_folder(scratch, settings, [data, teacher, cache, student]) as unfinished:
         pruned, in_rounds = prune(whole, training, loss, budget, runtime, scratch=unfinished)
-        before = quality(lessons.dev, answer_with(pruned, lessons.dev, decode, runtime.device, params.batch_size))
+        before = score_model(pruned, lessons.dev, decode, runtime.device, params.batch_size)
         inside = params.hidden_weight
         losses = recover(
             pruned, whole, loss, training, params, runtime, hidden_weight=inside, scratch=unfinished, name="finetune"
         )
-        after = quality(lessons.dev, answer_with(pruned, lessons.dev, decode, runtime.device, params.batch_size))
-        found = {"dev": after, "dev_before_recovery": before, **cost_shares(pruned, whole, length)}
+        after = score_model(pruned, lessons.dev, decode, runtime.device, params.batch_size)
+        found = {"dev": quality(after), "dev_before_recovery": quality(before), **cost_shares(pruned, whole, length)}
         save_checkpoint(pruned.cpu(), load_tokenizer(teacher), out)
         write_history(joined([in_rounds, losses]), history)
         write_json(metrics, {**found, **units_kept(pruned, whole)})

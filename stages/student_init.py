@@ -56,8 +56,7 @@ def run(
     """Train a student of each cut, score all on dev, set each beside the first."""
     origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
     from stages.core.files import write_text
-    from stages.core.qa.evaluation import answer_with
-    from stages.core.qa.scoring import score
+    from stages.core.qa.evaluation import score_model
     from stages.core.training.cuts import compare_cuts
     from stages.core.training.fit import fit
     from stages.core.training.lessons import load_lessons, new_student
@@ -78,8 +77,7 @@ def run(
             start(runtime_params, params.seed)
             student = new_student(lessons, replace(student_params, layers=layers), params.seed)
             fit(student, loss, lessons.training, recipe, runtime, scratch=unfinished, name=name, updates=params.updates)
-            answers = answer_with(student, lessons.dev, decode, runtime.device, recipe.batch_size)
-            found[name] = score(lessons.dev.examples, answers)
+            found[name] = score_model(student, lessons.dev, decode, runtime.device, recipe.batch_size)
         paragraphs = [example.context for example in lessons.dev.examples]
         frame = compare_cuts(params.candidates, found, paragraphs, resamples=params.resamples, seed=params.seed)
         write_text(out, frame.assign(updates=params.updates).to_csv(index=False, lineterminator="\n"))

@@ -50,8 +50,8 @@ def run(
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import is_qa_checkpoint, load_qa_model, load_tokenizer
-    from stages.core.qa.evaluation import answer_with
-    from stages.core.qa.scoring import Scores, score
+    from stages.core.qa.evaluation import quality, score_model
+    from stages.core.qa.scoring import Scores
     from stages.core.training.fit import TrainingSet, fit, joined, write_history
     from stages.core.training.losses import LabelLoss
     from stages.core.training.scratch import scratch_folder
@@ -62,7 +62,7 @@ def run(
     train, dev = load_split(data, "train"), load_split(data, "dev")
 
     def judge(model: "PreTrainedModel") -> Scores:
-        return score(dev.examples, answer_with(model, dev, decode, runtime.device, params.batch_size))
+        return score_model(model, dev, decode, runtime.device, params.batch_size)
 
     runs = 0 if is_qa_checkpoint(source) else params.runs
     models, losses = [load_qa_model(source, seed=params.seed) for _ in range(max(runs, 1))], []
@@ -76,8 +76,7 @@ def run(
         found = soup(models, [judge(model) for model in models], judge, paragraphs, seed=params.seed)
         save_checkpoint(found.model.cpu(), load_tokenizer(source), out)
         write_history(joined(losses), history)
-        quality = {"exact_match": round(found.dev.mean_exact_match, 4), "f1": round(found.dev.mean_f1, 4)}
-        write_json(metrics, {"dev": quality, "trained": runs, "averaged": len(found.averaged)})
+        write_json(metrics, {"dev": quality(found.dev), "trained": runs, "averaged": len(found.averaged)})
 
 
 def main() -> None:

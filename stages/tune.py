@@ -156,9 +156,10 @@ def _write_search(
 ) -> None:
     """Write the tables, the best parameters and the metrics."""
     from stages.core.files import write_json, write_text
+    from stages.core.qa.evaluation import quality
     from stages.core.training.outcome import knobs_table, summary, trials_table
 
-    settings, dev = ended.tuned.settings, ended.tuned.dev
+    settings, dev = ended.tuned.settings, quality(ended.tuned.dev)
     chosen = {name: float(getattr(settings, name)) for name in space.knobs}
     trials, knobs = trials_table(study, space, ended.full_f1), knobs_table(study, space, chosen)
     write_text(outputs.trials, trials.to_csv(index=False, lineterminator="\n"))
@@ -173,8 +174,7 @@ def _write_search(
     ]
     write_text(outputs.best, "\n".join([*lines, ""]))
     found = summary(study, space, budget, ended.full_f1, chosen) | {"averaged": len(ended.averaged)}
-    quality = {"exact_match": round(dev.mean_exact_match, 4), "f1": round(dev.mean_f1, 4)}
-    write_json(outputs.metrics, {"dev": quality, "search": found | {"tuned_f1": quality["f1"]}})
+    write_json(outputs.metrics, {"dev": dev, "search": found | {"tuned_f1": dev["f1"]}})
 
 
 def main() -> None:

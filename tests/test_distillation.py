@@ -15,7 +15,7 @@ from stages.core.data.batches import ordered_batches, shuffled_batches
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.qa.decoding import DecodeParams
-from stages.core.qa.evaluation import answer_with, quality
+from stages.core.qa.evaluation import quality, score_model
 from stages.core.qa.inference import predict_logits
 from stages.core.training.distillation import distil
 from stages.core.training.fit import History, TrainingSet
@@ -172,8 +172,7 @@ def test_a_trial_is_a_distillation_at_its_point_judged_on_dev_after_each_epoch(
     judged: list[float] = []
 
     def judge(_: int, student: PreTrainedModel) -> None:
-        answers = answer_with(student, lessons.dev, DECODE, CPU.device, 4)
-        judged.append(quality(lessons.dev, answers)["f1"])
+        judged.append(quality(score_model(student, lessons.dev, DECODE, CPU.device, 4))["f1"])
 
     (tmp_path / "plain").mkdir()
     settings = replace(objective.settings, **cast(dict[str, Any], POINT))

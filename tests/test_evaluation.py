@@ -8,8 +8,9 @@ import torch
 from stages.core.data.batches import FlatLogits
 from stages.core.data.prepared import Questions
 from stages.core.qa.decoding import DecodeParams
-from stages.core.qa.evaluation import answer, answer_with, quality, quality_with_intervals
+from stages.core.qa.evaluation import answer, answer_with, quality, quality_with_intervals, score_model
 from stages.core.qa.inference import predict_logits
+from stages.core.qa.scoring import score
 from tests.toy_models import toy_qa_model
 from tests.toy_questions import toy_questions
 
@@ -34,7 +35,7 @@ def gold_logits(questions: Questions) -> FlatLogits:
 def test_who_knows_every_answer_scores_100(questions: Questions) -> None:
     answers = answer(questions, gold_logits(questions), DECODE)
     assert answers == {example.id: example.label.text for example in questions.examples}
-    assert quality(questions, answers) == {"exact_match": 100.0, "f1": 100.0}
+    assert quality(score(questions.examples, answers)) == {"exact_match": 100.0, "f1": 100.0}
 
 
 def test_quality_is_the_mean_over_questions(questions: Questions) -> None:
@@ -42,7 +43,7 @@ def test_quality_is_the_mean_over_questions(questions: Questions) -> None:
     first, second, third = list(answers)[:3]
     answers |= {first: "river", second: f"{answers[second]} river town"}  # F1 of the second: 2 * 1/3 * 1 / (4/3)
     answers.pop(third)
-    assert quality(questions, answers) == {"exact_match": 70.0, "f1": 75.0}
+    assert quality(score(questions.examples, answers)) == {"exact_match": 70.0, "f1": 75.0}
 
 
 def test_a_model_answers_in_float32_at_any_batch_size_and_keeps_its_mode(questions: Questions) -> None:
@@ -51,6 +52,8 @@ def test_a_model_answers_in_float32_at_any_batch_size_and_keeps_its_mode(questio
     expected = answer(questions, logits, DECODE)
     for batch_size in (1, 3, 32):
         assert answer_with(model, questions, DECODE, CPU, batch_size) == expected
+        scores = score_model(model, questions, DECODE, CPU, batch_size)
+        assert quality(scores) == quality(score(questions.examples, expected))
     assert model.training
     assert set(expected) == {example.id for example in questions.examples}
 
@@ -63,7 +66,7 @@ def test_intervals_hold_the_mean_and_depend_on_the_seed(questions: Questions) ->
     names = ("exact_match", "f1")
     assert set(found) == {"questions", *names, *(f"{n}_low" for n in names), *(f"{n}_high" for n in names)}
     assert found["questions"] == 10
-    assert {name: found[name] for name in names} == quality(questions, answers)
+    assert {name: found[name] for name in names} == quality(score(questions.examples, answers))
     for name in names:
         assert 0 <= found[f"{name}_low"] < found[name] < found[f"{name}_high"] <= 100
     assert found == again != other

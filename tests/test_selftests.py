@@ -18,8 +18,9 @@ from stages.core.data.windows import Windows, make_windows
 from stages.core.models.encoder import build_qa_model, cut_layers, make_config
 from stages.core.qa.chance import chance_floor
 from stages.core.qa.decoding import DecodeParams
-from stages.core.qa.evaluation import answer, answer_with, quality
+from stages.core.qa.evaluation import answer, quality, score_model
 from stages.core.qa.inference import predict_logits
+from stages.core.qa.scoring import score
 from stages.core.runtime import seed_everything
 from stages.core.training.fit import TrainingSet, fit
 from stages.core.training.losses import DistillationLoss, IntermediateLoss, LabelLoss
@@ -66,7 +67,7 @@ def overfit(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreTrainedModel, 
 
 
 def f1_of(model: PreTrainedModel, questions: Questions) -> float:
-    return quality(questions, answer_with(model, questions, DECODE, CPU.device, 8))["f1"]
+    return quality(score_model(model, questions, DECODE, CPU.device, 8))["f1"]
 
 
 def test_32_examples_are_learnt_by_heart(overfit: tuple[PreTrainedModel, Questions]) -> None:
@@ -85,9 +86,9 @@ def test_the_cache_answers_as_the_live_teacher(
     live = predict_logits(teacher, windows, batch_size=8, device=CPU.device, precision="fp32")
     save_logits(tmp_path / "cache.safetensors", live, windows, "teacher")
     cached = load_logits(tmp_path / "cache.safetensors", windows, "teacher")
-    found = quality(questions, answer(questions, cached, DECODE))
-    assert found == quality(questions, answer(questions, live, DECODE))
-    assert found == quality(questions, answer_with(teacher, questions, DECODE, CPU.device, 3))
+    found = quality(score(questions.examples, answer(questions, cached, DECODE)))
+    assert found == quality(score(questions.examples, answer(questions, live, DECODE)))
+    assert found == quality(score_model(teacher, questions, DECODE, CPU.device, 3))
     assert found["f1"] > least_f1, "a teacher that knows nothing proves nothing"
 
 

@@ -31,7 +31,7 @@ from stages.core.models.macs import count_macs
 from stages.core.models.source import EncoderParams, file_sha256
 from stages.core.params import read_yaml
 from stages.core.pruning.curve import CRITERIA
-from stages.core.qa.evaluation import answer_with, quality
+from stages.core.qa.evaluation import quality, score_model
 from stages.core.qa.inference import predict_logits
 from stages.core.report.variants import VARIANTS
 from stages.core.training import finals, fit
@@ -551,8 +551,7 @@ def test_a_ready_qa_checkpoint_is_verified_and_scored_but_not_trained(tmp_path: 
     assert all(torch.equal(made[name], weight) for name, weight in encoder.items())
     assert pipeline.json("metrics/teacher.json")["trained"] == 0
     dev = load_split(tmp_path / "data", "dev")
-    answers = answer_with(load_checkpoint(tmp_path / "encoder"), dev, DECODE, torch.device("cpu"), 4)
-    scored = quality(dev, answers)
+    scored = quality(score_model(load_checkpoint(tmp_path / "encoder"), dev, DECODE, torch.device("cpu"), 4))
     assert pipeline.json("metrics/teacher.json")["dev"] == scored
     assert (tmp_path / "loss" / "teacher.csv").read_text() == "\n"
     pipeline.encoder = EncoderParams(pipeline.encoder.model, "0" * 64)

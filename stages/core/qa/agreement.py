@@ -12,6 +12,7 @@ from stages.core.models.answering import file_mb, open_model
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.evaluation import answer, quality
 from stages.core.qa.inference import predict_logits
+from stages.core.qa.scoring import score
 
 Forms = Mapping[str, Mapping[str, float]]
 
@@ -35,7 +36,7 @@ def describe_forms(
         )
         reference = reference or logits
         found[name] = {
-            **quality(questions, answer(questions, logits, decode)),
+            **quality(score(questions.examples, answer(questions, logits, decode))),
             "size_mb": file_mb(folder),
             "largest_difference": largest_difference(reference, logits),
         }

@@ -17,6 +17,7 @@ from stages.core.models.families import move
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.evaluation import answer, quality
 from stages.core.qa.inference import predict_logits
+from stages.core.qa.scoring import score
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Said:
 
     def f1(self, decode: DecodeParams) -> float:
         """Return the F1 of the answers in percent, by the official SQuAD v1.1 definition."""
-        return quality(self.questions, answer(self.questions, self.logits, decode))["f1"]
+        answers = answer(self.questions, self.logits, decode)
+        return quality(score(self.questions.examples, answers))["f1"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from stages.core.data.batches import FlatLogits
 from stages.core.data.prepared import Questions
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.inference import predict_logits
-from stages.core.qa.scoring import score
+from stages.core.qa.scoring import Scores, score
 from stages.core.qa.significance import bootstrap_interval
 from stages.core.qa.spans import best_texts, predict_answers
 
@@ -36,9 +36,15 @@ def answer_with(
     return answer(questions, logits, decode)
 
 
-def quality(questions: Questions, answers: dict[str, str]) -> dict[str, float]:
-    """Return exact_match and f1 in percent, by the official SQuAD v1.1 definition."""
-    scores = score(questions.examples, answers)
+def score_model(
+    model: nn.Module, questions: Questions, decode: DecodeParams, device: torch.device, batch_size: int
+) -> Scores:
+    """Let a model answer, in float32, and score its answers by the official SQuAD v1.1 definition."""
+    return score(questions.examples, answer_with(model, questions, decode, device, batch_size))
+
+
+def quality(scores: Scores) -> dict[str, float]:
+    """Return exact_match and f1, the means over questions in percent, as every metrics file has them."""
     return {"exact_match": round(scores.mean_exact_match, 4), "f1": round(scores.mean_f1, 4)}
 
 

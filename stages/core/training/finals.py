@@ -18,7 +18,7 @@ from stages.core.qa.scoring import Scores
 from stages.core.training.distillation import distil
 from stages.core.training.fit import History
 from stages.core.training.settings import DistilParams
-from stages.core.training.soup import soup
+from stages.core.training.soup import ranked, soup
 from stages.core.training.space import Point
 from stages.core.training.trials import TrialRun
 
@@ -66,13 +66,13 @@ def finals(
             student, history = distil(trial.lessons, trial.student, settings, trial.runtime, scratch=scratch, name=name)
             students[place] = Finalist(settings, student, history, trial.dev_scores(student))
     full_f1 = {place: round(each.dev.mean_f1, 4) for place, each in students.items()}
-    best = students[max(students, key=lambda place: full_f1[place])]  # the first of the highest
+    places, dev = list(students), [each.dev for each in students.values()]
+    best = students[places[ranked(dev)[0]]]
     if not average:
         return Ended(best, full_f1, ())
-    places = list(students)
     found = soup(
         [each.student for each in students.values()],
-        [each.dev for each in students.values()],
+        dev,
         trial.dev_scores,
         [example.context for example in trial.lessons.dev.examples],
         floor=default.dev.mean_f1,

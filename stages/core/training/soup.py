@@ -42,15 +42,20 @@ def soup(
     difference, drawn from `seed`, lies below 0) nor has less than `floor` F1 there; else that of all but the last on
     dev, and so on down to two. `judge` scores a model on dev's questions, whose paragraphs (Q,) are `paragraphs`.
     """
-    ranked = sorted(range(len(models)), key=lambda place: -round(dev[place].mean_f1, 4))
-    best = dev[ranked[0]]
-    for count in range(len(ranked), 1, -1):
-        mean = mean_weights([models[place] for place in ranked[:count]])
+    places = ranked(dev)
+    best = dev[places[0]]
+    for count in range(len(places), 1, -1):
+        mean = mean_weights([models[place] for place in places[:count]])
         found = judge(mean)
         clearly = paired_difference(found.f1, best.f1, paragraphs, resamples=RESAMPLES, seed=seed).high < 0
         if is_finite(mean) and not clearly and found.mean_f1 >= floor:
-            return Soup(mean, found, tuple(ranked[:count]))
-    return Soup(models[ranked[0]], best, ())
+            return Soup(mean, found, tuple(places[:count]))
+    return Soup(models[places[0]], best, ())
+
+
+def ranked(dev: Sequence[Scores]) -> list[int]:
+    """Return the places of models from the best F1 on dev, as reports round it, down; of equals the first is first."""
+    return sorted(range(len(dev)), key=lambda place: -round(dev[place].mean_f1, 4))
 
 
 def mean_weights(models: Sequence[PreTrainedModel]) -> PreTrainedModel:

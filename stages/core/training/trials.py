@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from stages.core.data.batches import count_batches
 from stages.core.qa.decoding import DecodeParams
-from stages.core.qa.evaluation import answer_with
+from stages.core.qa.evaluation import score_model
 from stages.core.qa.scoring import Scores, score
 from stages.core.runtime import Runtime
 from stages.core.training.distillation import distil
@@ -69,7 +69,6 @@ class TrialRun:
 
         One that has diverged answers nothing: a bad point of the search, not its end.
         """
-        dev, answers = self.lessons.dev, dict[str, str]()
-        if is_finite(model):
-            answers = answer_with(model, dev, self.decode, self.runtime.device, self.settings.batch_size)
-        return score(dev.examples, answers)
+        if not is_finite(model):
+            return score(self.lessons.dev.examples, {})
+        return score_model(model, self.lessons.dev, self.decode, self.runtime.device, self.settings.batch_size)
