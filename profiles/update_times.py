@@ -5,17 +5,23 @@ number of windows an update each:
 
     python -m profiles.update_times teacher:32 baseline:64 distil:64 distil:128
 
+With `--beside eager`, or `sdpa`, each is timed with that attention kernel of transformers as well, in turn, and the
+ratio of the medians is printed: what the kernel that training chooses here is worth.
+
 What is timed is `fit` itself on the training windows, with the settings of the kind's section but for the batch, from
 one call of the loss to another. Weights and the teacher's answers do not matter to time, so the answers are drawn at
 random and no teacher is trained.
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -27,6 +33,7 @@ from stages.core.data.prepared import load_split
 from stages.core.errors import InputError, clean_exit
 from stages.core.models.encoder import cut_layers, load_qa_model
 from stages.core.models.families import move
+from stages.core.models.kernels import fuse_mpnet, set_training_kernel
 from stages.core.models.source import EncoderParams, resolve_model
 from stages.core.params import load_params, require
 from stages.core.runtime import Runtime, RuntimeParams, start
@@ -37,10 +44,13 @@ from stages.teacher import TeacherParams
 
 FIRST = 5  # updates that are not counted: memory is taken and kernels are chosen in them
 KINDS = ("teacher", "baseline", "distil")
+TURNS = 3  # of each kernel, where two are compared
 
 
-def lesson(kind: str, encoder: Path, device: torch.device) -> tuple[PreTrainedModel, Loss, FitParams]:
-    """Return what a training of this kind trains, its loss and its settings."""
+def lesson(
+    kind: str, encoder: Path, device: torch.device, kernel: str | None = None
+) -> tuple[PreTrainedModel, Loss, FitParams]:
+    """Return what a training of this kind trains, its loss, its settings; a teacher beside it computes by `kernel`."""
     teacher = move(load_qa_model(encoder, seed=0), device)
     if kind == "teacher":
         return teacher, LabelLoss(), load_params("teacher", TeacherParams)
@@ -53,18 +63,35 @@ def lesson(kind: str, encoder: Path, device: torch.device) -> tuple[PreTrainedMo
     params = load_params("distil", DistilParams)
     pairs = list(zip(params.student_layers, params.teacher_layers, strict=True))
     answers = DistillationLoss(params.temperature, params.alpha)
+    set_training_kernel(teacher, device)
+    if kernel is not None:
+        use_kernel(teacher, kernel)
     return student, IntermediateLoss(answers, student, teacher, pairs, params.hidden_weight), params
 
 
-class Timed:
-    """A loss that notes when its `updates` counted calls begin and end; `counted` is called before the first."""
+def use_kernel(model: PreTrainedModel, kernel: str) -> None:
+    """Let attention be computed by a kernel of transformers."""
+    fuse_mpnet(model, False)
+    model.set_attn_implementation(kernel)
 
-    def __init__(self, loss: Loss, updates: int, counted: Callable[[], object] = lambda: None) -> None:
+
+class Timed:
+    """A loss that notes when its `updates` counted calls begin and end; `counted` is called before the first.
+
+    A `kernel` takes the place of the one that `fit` has chosen for the model.
+    """
+
+    def __init__(
+        self, loss: Loss, updates: int, counted: Callable[[], object] = lambda: None, kernel: str | None = None
+    ) -> None:
         """Wrap `loss`."""
-        self.loss, self.updates, self.counted, self.calls, self.times = loss, updates, counted, 0, list[float]()
+        self.loss, self.updates, self.counted, self.kernel = loss, updates, counted, kernel
+        self.calls, self.times = 0, list[float]()
 
     def __call__(self, model: nn.Module, batch: Batch) -> LossTerms:
         """Note the time before the first call that counts and after the last, when a GPU has finished all before."""
+        if self.calls == 0 and self.kernel is not None:
+            use_kernel(cast(PreTrainedModel, model), self.kernel)
         if self.calls in (FIRST, FIRST + self.updates):
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -76,13 +103,22 @@ class Timed:
 
 
 def update_times(
-    kind: str, windows: int, training: TrainingSet, encoder: Path, runtime: Runtime, *, updates: int
+    kind: str,
+    windows: int,
+    training: TrainingSet,
+    encoder: Path,
+    runtime: Runtime,
+    updates: int,
+    kernel: str | None = None,
 ) -> tuple[float, float]:
-    """Return milliseconds an update, and milliseconds of it in kernels of the GPU, which are 0 on a CPU."""
+    """Return milliseconds an update, and milliseconds of it in kernels of the GPU, which are 0 on a CPU.
+
+    Attention is computed as `fit` has it, or by the `kernel` of transformers that is named.
+    """
 
     def train(counted: Callable[[], object] = lambda: None) -> Timed:
-        model, loss, params = lesson(kind, encoder, runtime.device)
-        timed, params = Timed(loss, updates, counted), replace(params, batch_size=windows)
+        model, loss, params = lesson(kind, encoder, runtime.device, kernel)
+        timed, params = Timed(loss, updates, counted, kernel), replace(params, batch_size=windows)
         with tempfile.TemporaryDirectory() as scratch:
             total = FIRST + updates + 1
             fit(model, timed, training, params, runtime, scratch=Path(scratch), name=kind, updates=total)
@@ -99,18 +135,30 @@ def update_times(
     return wall, busy / 1000.0 / (updates + 1)
 
 
+def told(measure: Callable[[str | None], tuple[float, float]], windows: int, beside: str | None) -> str:
+    """Return what is printed of a kind: its time by `measure(kernel)`, or the medians of `TURNS` beside a kernel's."""
+    if beside is None:
+        wall, busy = measure(None)
+        return f"{wall:.1f} ms an update, GPU busy {busy:.1f} ms, {1000.0 * windows / wall:.0f} windows a second"
+    turns = [(measure(None)[0], measure(beside)[0]) for _ in range(TURNS)]
+    chosen, other = (statistics.median(times) for times in zip(*turns, strict=True))
+    return f"{chosen:.1f} ms an update, {other:.1f} with {beside}: {other / chosen:.2f} times as long"
+
+
 def main() -> None:
     """Take kinds and batches from the command line, print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("asked", nargs="+", metavar="KIND:WINDOWS", help=f"KIND is one of {', '.join(KINDS)}")
     parser.add_argument("--data", type=Path, default=Path("data/prepared"))
     parser.add_argument("--updates", type=int, default=25, help="that are counted")
+    parser.add_argument("--beside", metavar="KERNEL", help="of attention, to compare with: eager or sdpa")
     options = parser.parse_args()
     asked = [each.partition(":") for each in options.asked]
     for kind, _, windows in asked:
         if kind not in KINDS or not windows.isdecimal() or int(windows) < 1:
             raise InputError(f"{kind}:{windows}: wanted KIND:WINDOWS, with one of {', '.join(KINDS)} and 1 or more")
     require(options.updates >= 1, "--updates", options.updates, "1 or more")
+    require(options.beside in (None, "eager", "sdpa"), "--beside", options.beside, "eager or sdpa")
     runtime = start(load_params("runtime", RuntimeParams), 0)
     named = load_params("encoder", EncoderParams)
     encoder = resolve_model(named.model, named.sha256)
@@ -119,11 +167,8 @@ def main() -> None:
     training = TrainingSet(questions, (drawn[0], drawn[1]))
     print(f"{runtime.processor}, {runtime.precision}, {options.updates} updates each")
     for kind, _, windows in asked:
-        wall, busy = update_times(kind, int(windows), training, encoder, runtime, updates=options.updates)
-        rate = 1000.0 * int(windows) / wall
-        print(
-            f"{kind}, {windows} windows: {wall:.1f} ms an update, GPU busy {busy:.1f} ms, {rate:.0f} windows a second"
-        )
+        measure = partial(update_times, kind, int(windows), training, encoder, runtime, options.updates)
+        print(f"{kind}, {windows} windows: {told(measure, int(windows), options.beside)}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""MPNet's fused kernel computes what the plain one does, is there on CUDA while a model trains, and leaves no trace."""
+"""Kernels for training compute what the plain ones do, are there while a model trains, and leave no trace."""
 
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
 
@@ -23,10 +25,11 @@ from tests.toy_models import (
 
 Make = Callable[[str, int], PreTrainedModel]
 MAKERS: list[Make] = [toy_qa_model, toy_pruned_model, toy_emptied_model]
+FUSED_NAMES = [name for name in FAMILY_NAMES if name != "mpnet"]
 
 
-def logits_and_gradients(model: PreTrainedModel) -> tuple[Tensor, dict[str, Tensor]]:
-    inputs = toy_inputs("mpnet", lengths=(21, 9, 3))
+def logits_and_gradients(model: PreTrainedModel, family: str = "mpnet") -> tuple[Tensor, dict[str, Tensor]]:
+    inputs = toy_inputs(family, lengths=(21, 9, 3))
     real = inputs["attention_mask"].bool()
     output = model(**inputs, output_hidden_states=True)
     logits = torch.stack((output.start_logits[real], output.end_logits[real]))
@@ -53,6 +56,40 @@ def test_logits_and_gradients_are_those_of_the_plain_kernel(make: Make) -> None:
     for name, gradient in gradients.items():
         error = (fused_gradients[name] - gradient).abs().max()
         assert error < 1e-5 * gradient.abs().max().clamp(min=1.0), name
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("family", FUSED_NAMES)
+def test_on_a_cpu_logits_and_gradients_are_those_of_the_plain_kernel(family: str, make: Make) -> None:
+    model = make(family, 1)
+    model.set_attn_implementation("eager")
+    logits, gradients = logits_and_gradients(model, family)
+    set_training_kernel(model, torch.device("cpu"))
+    fused_logits, fused_gradients = logits_and_gradients(model, family)
+    assert torch.allclose(fused_logits, logits, atol=1e-5)
+    assert fused_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        error = (fused_gradients[name] - gradient).abs().max()
+        assert error < 1e-5 * gradient.abs().max().clamp(min=1.0), name
+
+
+@pytest.mark.parametrize("family", FUSED_NAMES)
+def test_on_a_cpu_attention_under_autocast_is_computed_in_full_precision(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs, types = toy_qa_model(family, 1), toy_inputs(family), list[tuple[torch.dtype, bool]]()
+    set_training_kernel(model, torch.device("cpu"))
+    plain = functional.scaled_dot_product_attention
+
+    def watched(query: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        types.append((query.dtype, torch.is_autocast_enabled("cpu")))
+        return plain(query, *arguments, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", watched)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(**inputs).start_logits
+    assert types == [(torch.float32, False)] * 3
+    assert logits.dtype == torch.bfloat16
 
 
 def test_half_precision_is_as_good_as_the_plain_kernels() -> None:
@@ -99,8 +136,8 @@ def test_nothing_of_it_stays(make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_which_kernel_is_for_what(family: str) -> None:
     model, quick = toy_qa_model(family, 1), "eager" if family == "mpnet" else "sdpa"
-    attentions = 3 if family == "mpnet" else 0
-    for device, kernel, is_fused in (("cuda", quick, True), ("cpu", "eager", False)):
+    on_cpu, attentions = ("eager", 3) if family == "mpnet" else ("sdpa_fp32", 0)
+    for device, kernel, is_fused in (("cuda", quick, True), ("cpu", on_cpu, False)):
         set_training_kernel(model, torch.device(device))
         assert model.config._attn_implementation == kernel
         assert fused(model) == [is_fused] * attentions

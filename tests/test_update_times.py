@@ -3,15 +3,16 @@
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from ruamel.yaml import YAML
 from torch import nn
+from transformers import PreTrainedModel
 
 from profiles import update_times as module
-from profiles.update_times import FIRST, KINDS, main, update_times
+from profiles.update_times import FIRST, KINDS, Timed, main, told, update_times
 from stages.core.data.batches import Batch
 from stages.core.errors import InputError
 from stages.core.training.fit import TrainingSet
@@ -61,7 +62,47 @@ def test_the_first_updates_do_not_count(kind: str, encoder: Path, monkeypatch: p
     windows = toy_questions(encoder.parent / "tokenizer", 22, seed=1).windows
     drawn = torch.randn(2, int(windows.row_splits[-1]), dtype=torch.float16)
     training = TrainingSet(windows, (drawn[0], drawn[1]))
-    assert update_times(kind, 4, training, encoder, CPU, updates=7) == (2000.0, 0.0)
+    assert update_times(kind, 4, training, encoder, CPU, 7) == (2000.0, 0.0)
+
+
+@pytest.mark.parametrize(("asked", "kernel"), [(None, "sdpa_fp32"), ("eager", "eager"), ("sdpa", "sdpa")])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kernel_asked_for_is_the_one_timed(
+    kind: str, asked: str | None, kernel: str, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, loaded = list[str](), list[PreTrainedModel]()
+    plain, load = Timed.__call__, module.load_qa_model
+
+    def watched(self: Timed, model: nn.Module, batch: Batch) -> LossTerms:
+        terms = plain(self, model, batch)
+        models = [model, *loaded] if kind == "distil" else [model]
+        used.extend(cast(PreTrainedModel, each).config._attn_implementation for each in models)
+        return terms
+
+    def remembered(*arguments: Any, **options: Any) -> PreTrainedModel:
+        loaded.append(load(*arguments, **options))
+        return loaded[-1]
+
+    monkeypatch.setattr(module, "load_qa_model", remembered)
+    monkeypatch.setattr(Timed, "__call__", watched)
+    windows = toy_questions(encoder.parent / "tokenizer", 22, seed=1).windows
+    drawn = torch.randn(2, int(windows.row_splits[-1]), dtype=torch.float16)
+    update_times(kind, 4, TrainingSet(windows, (drawn[0], drawn[1])), encoder, CPU, 1, asked)
+    assert set(used) == {kernel}
+    assert len(used) == (FIRST + 2) * (2 if kind == "distil" else 1)
+
+
+def test_two_kernels_are_timed_in_turn_and_their_medians_compared() -> None:
+    asked: list[str | None] = []
+    times = {None: iter([40.0, 90.0, 50.0]), "eager": iter([75.0, 70.0, 200.0])}
+
+    def measure(kernel: str | None) -> tuple[float, float]:
+        asked.append(kernel)
+        return next(times[kernel]), 0.0
+
+    assert told(measure, 16, "eager") == "50.0 ms an update, 75.0 with eager: 1.50 times as long"
+    assert asked == [None, "eager"] * 3
+    assert told(lambda kernel: (80.0, 20.0), 16, None) == "80.0 ms an update, GPU busy 20.0 ms, 200 windows a second"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +112,7 @@ def test_the_first_updates_do_not_count(kind: str, encoder: Path, monkeypatch: p
         (["teacher"], "teacher:: wanted KIND:WINDOWS"),
         (["distil:0"], "distil:0: wanted KIND:WINDOWS"),
         (["teacher:4", "--updates", "0"], "--updates is 0, wanted 1 or more"),
+        (["teacher:4", "--beside", "flash"], "--beside is 'flash', wanted eager or sdpa"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(arguments: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
