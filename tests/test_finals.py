@@ -15,6 +15,7 @@ from torch import nn
 from stages.core.qa.scoring import Scores
 from stages.core.training import finals as module
 from stages.core.training.finals import Ended, Finalist, finals
+from stages.core.training.settings import DistilParams
 from stages.core.training.soup import mean_weights
 from tests.toy_models import FAMILY_NAMES, toy_pruned_model, toy_qa_model
 from tests.toy_pipeline import DISTIL
@@ -43,10 +44,12 @@ def ended(
     means: dict[float, FloatArray] | None = None,
     *,
     average: bool = True,
+    trained_with: list[DistilParams] | None = None,
 ) -> Ended:
     """Hold the finals of students by their weight, the default first, each with its F1 on dev's questions.
 
-    The others are those of trials 7, 8, ... . `means` are likewise; a mean that it lacks answers nothing.
+    The others are those of trials 7, 8, ... . `means` are likewise; a mean that it lacks answers nothing. What the
+    others are trained with is added to `trained_with`.
     """
 
     def dev_scores(student: One) -> Scores:
@@ -59,7 +62,13 @@ def ended(
     dev = SimpleNamespace(examples=examples)
     trial: Any = SimpleNamespace(lessons=SimpleNamespace(dev=dev), student=None, runtime=None, dev_scores=dev_scores)
     default: Any = trained.pop(0)
-    monkeypatch.setattr(module, "distil", lambda *_, **__: (trained.pop(0), []))
+
+    def made(_lessons: Any, _student: Any, settings: DistilParams, *_: Any, **__: Any) -> tuple[One, list[Any]]:
+        if trained_with is not None:
+            trained_with.append(settings)
+        return trained.pop(0), []
+
+    monkeypatch.setattr(module, "distil", made)
     return finals(
         trial,
         Finalist(DISTIL, default, [], dev_scores(default)),
@@ -79,7 +88,7 @@ def test_all_are_averaged_and_the_settings_are_those_of_the_best(monkeypatch: py
     found = ended(monkeypatch, students, {1.67: level(60.4, noise=0.5), 0.5: level(70.0)})
     assert (weight(found), found.averaged) == (1.67, (7, 0, 8))
     assert found.full_f1 == {0: 60.0, 7: 60.5, 8: 57.0}
-    assert found.tuned.settings == replace(DISTIL, temperature=1.5)
+    assert found.tuned.settings == replace(DISTIL, temperature=1.5, seed=DISTIL.seed + 1)
     assert found.tuned.dev.mean_f1 == pytest.approx(60.4)
 
 
@@ -99,6 +108,15 @@ def test_without_averaging_the_best_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     students = {0.0: level(60.0), 1.0: level(60.5, noise=1.0)}
     found = ended(monkeypatch, students, {0.5: level(70.0)}, average=False)
     assert (weight(found), found.averaged) == (1.0, ())
+
+
+def test_what_may_be_averaged_is_trained_in_other_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    students = {0.0: level(60.0), 1.0: level(60.5), 4.0: level(57.0)}
+    points = [{"temperature": 1.5}, {"temperature": 2.5}]
+    for average, seeds in ((True, (DISTIL.seed + 1, DISTIL.seed + 2)), (False, (DISTIL.seed, DISTIL.seed))):
+        used: list[DistilParams] = []
+        ended(monkeypatch, students, average=average, trained_with=used)
+        assert used == [replace(DISTIL, **point, seed=seed) for point, seed in zip(points, seeds, strict=True)]
 
 
 def test_a_mean_below_the_default_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

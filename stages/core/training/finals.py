@@ -4,7 +4,8 @@ A trial is short, and a learning rate, say, that wins a short run may lose a lon
 whole training are fit to be compared for it; the search says which points are worth one (successive halving with one
 halving, Jamieson & Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization").
 
-They start from the same weights, so their mean is a student too: see `soup`.
+They start from the same weights, so their mean is a student too: see `soup`. It gains from students that differ, so
+those that may be averaged read the windows in different orders.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,13 +56,15 @@ def finals(
 
     `points` are those of further trials; each is distilled in full with the default's settings for the rest. The best
     on dev is kept, of those that tie the default and then the earlier in `points`; or, with `average`, the `soup` of
-    all, never below the default on dev. `checkpoints(settings)` is the folder that an interrupted training goes on
-    from; all are kept until the last student is trained.
+    all, never below the default on dev: then their training seeds count up from the default's. `checkpoints(settings)`
+    is the folder that an interrupted training goes on from; all are kept until the last student is trained.
     """
     students = {0: default}
     with ExitStack() as folders:
-        for place, point in points.items():
+        for number, (place, point) in enumerate(points.items(), start=1):
             settings = default.settings.at(point)
+            if average:
+                settings = replace(settings, seed=settings.seed + number)
             scratch, name = folders.enter_context(checkpoints(settings)), f"finalist {place}"
             student, history = distil(trial.lessons, trial.student, settings, trial.runtime, scratch=scratch, name=name)
             students[place] = Finalist(settings, student, history, trial.dev_scores(student))
