@@ -28,8 +28,10 @@ MAKERS: list[Make] = [toy_qa_model, toy_pruned_model, toy_emptied_model]
 FUSED_NAMES = [name for name in FAMILY_NAMES if name != "mpnet"]
 
 
-def logits_and_gradients(model: PreTrainedModel, family: str = "mpnet") -> tuple[Tensor, dict[str, Tensor]]:
-    inputs = toy_inputs(family, lengths=(21, 9, 3))
+def logits_and_gradients(
+    model: PreTrainedModel, family: str = "mpnet", lengths: tuple[int, ...] = (21, 9, 3)
+) -> tuple[Tensor, dict[str, Tensor]]:
+    inputs = toy_inputs(family, lengths=lengths)
     real = inputs["attention_mask"].bool()
     output = model(**inputs, output_hidden_states=True)
     logits = torch.stack((output.start_logits[real], output.end_logits[real]))
@@ -58,14 +60,17 @@ def test_logits_and_gradients_are_those_of_the_plain_kernel(make: Make) -> None:
         assert error < 1e-5 * gradient.abs().max().clamp(min=1.0), name
 
 
+@pytest.mark.parametrize("lengths", [(21, 9, 3), (9, 9, 9)])
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("family", FUSED_NAMES)
-def test_on_a_cpu_logits_and_gradients_are_those_of_the_plain_kernel(family: str, make: Make) -> None:
+def test_on_a_cpu_logits_and_gradients_are_those_of_the_plain_kernel(
+    family: str, make: Make, lengths: tuple[int, ...]
+) -> None:
     model = make(family, 1)
     model.set_attn_implementation("eager")
-    logits, gradients = logits_and_gradients(model, family)
+    logits, gradients = logits_and_gradients(model, family, lengths)
     set_training_kernel(model, torch.device("cpu"))
-    fused_logits, fused_gradients = logits_and_gradients(model, family)
+    fused_logits, fused_gradients = logits_and_gradients(model, family, lengths)
     assert torch.allclose(fused_logits, logits, atol=1e-5)
     assert fused_gradients.keys() == gradients.keys()
     for name, gradient in gradients.items():
