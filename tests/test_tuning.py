@@ -62,8 +62,8 @@ def test_the_section_tells_cost_best_values_flatness_bounds_and_importance(tmp_p
          " the best of them, with 61.5, is `tuned`. It was chosen by that score, which flatters it;"
          " `tuned - distilled` above is what the test says."),
         ({"averaged": 3, "tuned_f1": 62.26}, "on dev the default has 60.0 F1, the best of them 61.5. `tuned` is the"
-         " mean of the weights of 3 of them (a model soup, Wortsman et al. 2022), with 62.3, which is not clearly"
-         " worse."),
+         " mean of the weights of 3 of them (a model soup, Wortsman et al. 2022; each was trained with a seed of its"
+         " own), with 62.3, which is not clearly worse."),
         ({"finalists": 1, "best_full_f1": 60.04}, "The best other point and the default were distilled in full; on"
          " dev the default has 60.0 F1, no other more: it is `tuned`."),
         ({"finalists": 0, "best_full_f1": 60.04}, "No trial at another point was complete: the default is `tuned`."),

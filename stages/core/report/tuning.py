@@ -120,7 +120,8 @@ def _finalists_sentence(figures: Mapping[str, float]) -> str:
     if figures["averaged"]:
         return (
             f"{whole}, the best of them {best:.1f}. `tuned` is the mean of the weights of {figures['averaged']:.0f} of"
-            f" them (a model soup, Wortsman et al. 2022), with {figures['tuned_f1']:.1f}, which is not clearly worse."
+            f" them (a model soup, Wortsman et al. 2022; each was trained with a seed of its own), with"
+            f" {figures['tuned_f1']:.1f}, which is not clearly worse."
         )
     if best > default:
         return (
