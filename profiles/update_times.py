@@ -70,9 +70,13 @@ def lesson(
 
 
 def use_kernel(model: PreTrainedModel, kernel: str) -> None:
-    """Let attention be computed by a kernel of transformers."""
+    """Let attention be computed by a kernel of transformers; raises InputError where the family does not have it."""
     fuse_mpnet(model, False)
     model.set_attn_implementation(kernel)
+    has = model.config._attn_implementation
+    require(
+        has == kernel, "--beside", kernel, f"{has}, the only kernel that transformers has for {type(model).__name__}"
+    )
 
 
 class Timed:

@@ -41,6 +41,12 @@ def logits_and_gradients(
     return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def assert_close(found: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
+    for name, gradient in gradients.items():
+        error = (found[name] - gradient).abs().max()
+        assert error < 1e-5 * gradient.abs().max().clamp(min=1.0), name
+
+
 def fused(model: PreTrainedModel) -> list[bool]:
     attentions = [module for module in model.modules() if isinstance(module, MPNetSelfAttention)]
     return [isinstance(module, FusedAttention) for module in attentions]
@@ -55,9 +61,7 @@ def test_logits_and_gradients_are_those_of_the_plain_kernel(make: Make) -> None:
     fused_logits, fused_gradients = logits_and_gradients(model)
     assert torch.allclose(fused_logits, logits, atol=1e-5)
     assert fused_gradients.keys() == gradients.keys() >= {"mpnet.encoder.relative_attention_bias.weight"}
-    for name, gradient in gradients.items():
-        error = (fused_gradients[name] - gradient).abs().max()
-        assert error < 1e-5 * gradient.abs().max().clamp(min=1.0), name
+    assert_close(fused_gradients, gradients)
 
 
 @pytest.mark.parametrize("lengths", [(21, 9, 3), (9, 9, 9)])
@@ -73,9 +77,7 @@ def test_on_a_cpu_logits_and_gradients_are_those_of_the_plain_kernel(
     fused_logits, fused_gradients = logits_and_gradients(model, family, lengths)
     assert torch.allclose(fused_logits, logits, atol=1e-5)
     assert fused_gradients.keys() == gradients.keys()
-    for name, gradient in gradients.items():
-        error = (fused_gradients[name] - gradient).abs().max()
-        assert error < 1e-5 * gradient.abs().max().clamp(min=1.0), name
+    assert_close(fused_gradients, gradients)
 
 
 @pytest.mark.parametrize("family", FUSED_NAMES)

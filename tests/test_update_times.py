@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from profiles import update_times as module
-from profiles.update_times import FIRST, KINDS, Timed, main, told, update_times
+from profiles.update_times import FIRST, KINDS, Timed, main, told, update_times, use_kernel
 from stages.core.data.batches import Batch
 from stages.core.errors import InputError
 from stages.core.training.fit import TrainingSet
@@ -41,6 +41,12 @@ def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "encoder"
 
 
+def lessons(encoder: Path) -> TrainingSet:
+    windows = toy_questions(encoder.parent / "tokenizer", 22, seed=1).windows
+    drawn = torch.randn(2, int(windows.row_splits[-1]), dtype=torch.float16)
+    return TrainingSet(windows, (drawn[0], drawn[1]))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_updates_do_not_count(kind: str, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A clock on which the first updates take 100 s each and all others 2 s.
@@ -59,10 +65,7 @@ def test_the_first_updates_do_not_count(kind: str, encoder: Path, monkeypatch: p
 
     monkeypatch.setattr(module, "lesson", slowed)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: passed[0]))
-    windows = toy_questions(encoder.parent / "tokenizer", 22, seed=1).windows
-    drawn = torch.randn(2, int(windows.row_splits[-1]), dtype=torch.float16)
-    training = TrainingSet(windows, (drawn[0], drawn[1]))
-    assert update_times(kind, 4, training, encoder, CPU, 7) == (2000.0, 0.0)
+    assert update_times(kind, 4, lessons(encoder), encoder, CPU, 7) == (2000.0, 0.0)
 
 
 @pytest.mark.parametrize(("asked", "kernel"), [(None, "sdpa_fp32"), ("eager", "eager"), ("sdpa", "sdpa")])
@@ -85,11 +88,16 @@ def test_the_kernel_asked_for_is_the_one_timed(
 
     monkeypatch.setattr(module, "load_qa_model", remembered)
     monkeypatch.setattr(Timed, "__call__", watched)
-    windows = toy_questions(encoder.parent / "tokenizer", 22, seed=1).windows
-    drawn = torch.randn(2, int(windows.row_splits[-1]), dtype=torch.float16)
-    update_times(kind, 4, TrainingSet(windows, (drawn[0], drawn[1])), encoder, CPU, 1, asked)
+    update_times(kind, 4, lessons(encoder), encoder, CPU, 1, asked)
     assert set(used) == {kernel}
     assert len(used) == (FIRST + 2) * (2 if kind == "distil" else 1)
+
+
+def test_a_kernel_that_a_family_lacks_is_refused() -> None:
+    model = toy_qa_model("mpnet", 1)
+    use_kernel(model, "eager")
+    with pytest.raises(InputError, match=r"--beside is 'sdpa', wanted eager, the only kernel .* MPNetForQuestion"):
+        use_kernel(model, "sdpa")
 
 
 def test_two_kernels_are_timed_in_turn_and_their_medians_compared() -> None:

@@ -94,7 +94,7 @@ def _planned_sentence() -> str:
     return (
         f"First minus second, paired by question; the same {len(PLANNED)} comparisons for every run. An interval that"
         " leaves out zero says that the difference would stand on other test questions, one interval taken by itself:"
-        " they are not corrected for their number. Each model has been trained once; what another seed or processor"
+        " they are not corrected for their number. All models come from one run; what another seed or processor"
         " would change is not in the intervals, and can be as large as the smaller differences here."
     )
 
