@@ -6,11 +6,12 @@ number of windows an update each:
     python -m profiles.update_times teacher:32 baseline:64 distil:64 distil:128
 
 With `--beside eager`, or `sdpa`, each is timed with that attention kernel of transformers as well, in turn, and the
-ratio of the medians is printed: what the kernel that training chooses here is worth.
+ratio of the medians is printed: what the kernel that training chooses here is worth. With `--beside ungraphed` it is
+timed without CUDA graphs as well, which a GPU alone has.
 
 What is timed is `fit` itself on the training windows, with the settings of the kind's section but for the batch, from
-one call of the loss to another. Weights and the teacher's answers do not matter to time, so the answers are drawn at
-random and no teacher is trained.
+the end of one update to that of another. Weights and the teacher's answers do not matter to time, so the answers are
+drawn at random and no teacher is trained.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
@@ -38,13 +40,16 @@ from stages.core.models.source import EncoderParams, resolve_model
 from stages.core.params import load_params, require
 from stages.core.runtime import Runtime, RuntimeParams, start
 from stages.core.training.fit import TrainingSet, fit
+from stages.core.training.graphs import FEWEST
 from stages.core.training.losses import DistillationLoss, IntermediateLoss, LabelLoss, Loss, LossTerms
 from stages.core.training.settings import BaselineParams, DistilParams, FitParams, StudentParams
 from stages.teacher import TeacherParams
 
-FIRST = 5  # updates that are not counted: memory is taken and kernels are chosen in them
+# Updates that are not counted: memory is taken in them, kernels are chosen and, on a GPU, graphs are recorded.
+FIRST = {"cpu": 5, "cuda": 100}
 KINDS = ("teacher", "baseline", "distil")
-TURNS = 3  # of each kernel, where two are compared
+UNGRAPHED = "ungraphed"
+OTHERS = ("eager", "sdpa", UNGRAPHED)  # ways to make updates that `fit` does not choose: two kernels, and no graphs
 
 
 def lesson(
@@ -79,31 +84,53 @@ def use_kernel(model: PreTrainedModel, kernel: str) -> None:
     )
 
 
-class Timed:
-    """A loss that notes when its `updates` counted calls begin and end; `counted` is called before the first.
+class Enough(Exception):  # noqa: N818 (no error: how a training ends that has been timed)
+    """What was to be timed is."""
 
-    A `kernel` takes the place of the one that `fit` has chosen for the model.
+
+class Timer:
+    """Notes when `updates` counted updates of whatever trains begin and end, and then ends it; `counted` is called
+    before the first of them.
     """
 
-    def __init__(
-        self, loss: Loss, updates: int, counted: Callable[[], object] = lambda: None, kernel: str | None = None
-    ) -> None:
-        """Wrap `loss`."""
-        self.loss, self.updates, self.counted, self.kernel = loss, updates, counted, kernel
-        self.calls, self.times = 0, list[float]()
+    def __init__(self, first: int, updates: int, counted: Callable[[], object] = lambda: None) -> None:
+        """Count from update `first` on."""
+        self.first, self.updates, self.counted = first, updates, counted
+        self.made, self.times = 0, list[float]()
 
-    def __call__(self, model: nn.Module, batch: Batch) -> LossTerms:
-        """Note the time before the first call that counts and after the last, when a GPU has finished all before."""
-        if self.calls == 0 and self.kernel is not None:
-            use_kernel(cast(PreTrainedModel, model), self.kernel)
-        if self.calls in (FIRST, FIRST + self.updates):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if self.calls == FIRST:
-                self.counted()
-            self.times.append(time.perf_counter())
-        self.calls += 1
-        return self.loss(model, batch)
+    def __call__(self, *_: object) -> None:
+        """Take note of an update, of the first and last counted when a GPU has finished all before; raises Enough."""
+        self.made += 1
+        if self.made not in (self.first, self.first + self.updates):
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if self.made == self.first:
+            self.counted()
+        self.times.append(time.perf_counter())
+        if self.made > self.first:
+            raise Enough
+
+    def train(self, training: Callable[[], object]) -> float:
+        """Return the milliseconds of an update of `training`, which makes at least as many as are to be timed."""
+        hook = register_optimizer_step_post_hook(self)
+        try:
+            training()
+        except Enough:
+            pass
+        finally:
+            hook.remove()
+        return 1000.0 * (self.times[1] - self.times[0]) / self.updates
+
+
+def with_kernel(loss: Loss, kernel: str) -> Loss:
+    """Return the loss that lets a model compute by a kernel, in the place of the one that `fit` has chosen."""
+
+    def call(model: nn.Module, batch: Batch) -> LossTerms:
+        use_kernel(cast(PreTrainedModel, model), kernel)
+        return loss(model, batch)
+
+    return call
 
 
 def update_times(
@@ -113,39 +140,41 @@ def update_times(
     encoder: Path,
     runtime: Runtime,
     updates: int,
-    kernel: str | None = None,
+    other: str | None = None,
 ) -> tuple[float, float]:
     """Return milliseconds an update, and milliseconds of it in kernels of the GPU, which are 0 on a CPU.
 
-    Attention is computed as `fit` has it, or by the `kernel` of transformers that is named.
+    Updates are made as `fit` has it, or as `other` says, one of `OTHERS`.
     """
+    first, graphs = FIRST[runtime.device.type], other != UNGRAPHED
 
-    def train(counted: Callable[[], object] = lambda: None) -> Timed:
+    def train(counted: Callable[[], object] = lambda: None) -> float:
+        kernel = other if graphs else None
         model, loss, params = lesson(kind, encoder, runtime.device, kernel)
-        timed, params = Timed(loss, updates, counted, kernel), replace(params, batch_size=windows)
+        if kernel is not None:
+            loss = with_kernel(loss, kernel)
+        params, total = replace(params, batch_size=windows), max(FEWEST, first + updates)
         with tempfile.TemporaryDirectory() as scratch:
-            total = FIRST + updates + 1
-            fit(model, timed, training, params, runtime, scratch=Path(scratch), name=kind, updates=total)
-        return timed
+            run = partial(fit, model, loss, training, params, runtime, scratch=Path(scratch), name=kind, updates=total)
+            return Timer(first, updates, counted).train(partial(run, graphs=graphs))
 
-    begun, ended = train().times
-    wall = 1000.0 * (ended - begun) / updates
+    wall = train()
     if runtime.device.type != "cuda":
         return wall, 0.0
     profiler = profile(activities=[ProfilerActivity.CUDA], acc_events=True)
     train(profiler.start)
     profiler.stop()
     busy = sum(event.self_device_time_total for event in profiler.key_averages())
-    return wall, busy / 1000.0 / (updates + 1)
+    return wall, busy / 1000.0 / updates
 
 
-def told(measure: Callable[[str | None], tuple[float, float]], windows: int, beside: str | None) -> str:
-    """Return what is printed of a kind: its time by `measure(kernel)`, or the medians of `TURNS` beside a kernel's."""
+def told(measure: Callable[[str | None], tuple[float, float]], windows: int, beside: str | None, turns: int = 1) -> str:
+    """Return what is printed of a kind: its time by `measure(other)`, or the medians of `turns` beside another's."""
     if beside is None:
         wall, busy = measure(None)
         return f"{wall:.1f} ms an update, GPU busy {busy:.1f} ms, {1000.0 * windows / wall:.0f} windows a second"
-    turns = [(measure(None)[0], measure(beside)[0]) for _ in range(TURNS)]
-    chosen, other = (statistics.median(times) for times in zip(*turns, strict=True))
+    times = [(measure(None)[0], measure(beside)[0]) for _ in range(turns)]
+    chosen, other = (statistics.median(each) for each in zip(*times, strict=True))
     return f"{chosen:.1f} ms an update, {other:.1f} with {beside}: {other / chosen:.2f} times as long"
 
 
@@ -155,15 +184,19 @@ def main() -> None:
     parser.add_argument("asked", nargs="+", metavar="KIND:WINDOWS", help=f"KIND is one of {', '.join(KINDS)}")
     parser.add_argument("--data", type=Path, default=Path("data/prepared"))
     parser.add_argument("--updates", type=int, default=25, help="that are counted")
-    parser.add_argument("--beside", metavar="KERNEL", help="of attention, to compare with: eager or sdpa")
+    parser.add_argument("--beside", metavar="OTHER", help=f"to compare with: {', '.join(OTHERS)}")
+    parser.add_argument("--turns", type=int, default=3, help="of each way, where two are compared")
     options = parser.parse_args()
     asked = [each.partition(":") for each in options.asked]
     for kind, _, windows in asked:
         if kind not in KINDS or not windows.isdecimal() or int(windows) < 1:
             raise InputError(f"{kind}:{windows}: wanted KIND:WINDOWS, with one of {', '.join(KINDS)} and 1 or more")
     require(options.updates >= 1, "--updates", options.updates, "1 or more")
-    require(options.beside in (None, "eager", "sdpa"), "--beside", options.beside, "eager or sdpa")
+    require(options.turns >= 1, "--turns", options.turns, "1 or more")
+    require(options.beside in (None, *OTHERS), "--beside", options.beside, " or ".join(OTHERS))
     runtime = start(load_params("runtime", RuntimeParams), 0)
+    if options.beside == UNGRAPHED:
+        require(runtime.device.type == "cuda", "--beside", UNGRAPHED, "eager or sdpa where there is no CUDA device")
     named = load_params("encoder", EncoderParams)
     encoder = resolve_model(named.model, named.sha256)
     questions = load_split(options.data, "train").windows
@@ -172,7 +205,7 @@ def main() -> None:
     print(f"{runtime.processor}, {runtime.precision}, {options.updates} updates each")
     for kind, _, windows in asked:
         measure = partial(update_times, kind, int(windows), training, encoder, runtime, options.updates)
-        print(f"{kind}, {windows} windows: {told(measure, int(windows), options.beside)}")
+        print(f"{kind}, {windows} windows: {told(measure, int(windows), options.beside, options.turns)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from profiles import update_times as module
-from profiles.update_times import FIRST, KINDS, Timed, main, told, update_times, use_kernel
+from profiles.update_times import FIRST, KINDS, main, told, update_times, use_kernel
 from stages.core.data.batches import Batch
 from stages.core.errors import InputError
 from stages.core.training.fit import TrainingSet
@@ -51,7 +51,7 @@ def lessons(encoder: Path) -> TrainingSet:
 def test_the_first_updates_do_not_count(kind: str, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A clock on which the first updates take 100 s each and all others 2 s.
     passed = [0.0]
-    seconds = itertools.chain([100.0] * FIRST, itertools.repeat(2.0))
+    seconds = itertools.chain([100.0] * FIRST["cpu"], itertools.repeat(2.0))
     plain = module.lesson
 
     def slowed(*arguments: Any) -> Any:
@@ -74,23 +74,40 @@ def test_the_kernel_asked_for_is_the_one_timed(
     kind: str, asked: str | None, kernel: str, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used, loaded = list[str](), list[PreTrainedModel]()
-    plain, load = Timed.__call__, module.load_qa_model
+    plain, load = module.lesson, module.load_qa_model
 
-    def watched(self: Timed, model: nn.Module, batch: Batch) -> LossTerms:
-        terms = plain(self, model, batch)
-        models = [model, *loaded] if kind == "distil" else [model]
-        used.extend(cast(PreTrainedModel, each).config._attn_implementation for each in models)
-        return terms
+    def watched(*arguments: Any) -> Any:
+        model, loss, params = plain(*arguments)
+
+        def watching(model: nn.Module, batch: Batch) -> LossTerms:
+            models = [model, *loaded] if kind == "distil" else [model]
+            used.extend(cast(PreTrainedModel, each).config._attn_implementation for each in models)
+            return loss(model, batch)
+
+        return model, watching, params
 
     def remembered(*arguments: Any, **options: Any) -> PreTrainedModel:
         loaded.append(load(*arguments, **options))
         return loaded[-1]
 
     monkeypatch.setattr(module, "load_qa_model", remembered)
-    monkeypatch.setattr(Timed, "__call__", watched)
+    monkeypatch.setattr(module, "lesson", watched)
     update_times(kind, 4, lessons(encoder), encoder, CPU, 1, asked)
     assert set(used) == {kernel}
-    assert len(used) == (FIRST + 2) * (2 if kind == "distil" else 1)
+    assert len(used) == (FIRST["cpu"] + 1) * (2 if kind == "distil" else 1)
+
+
+def test_without_graphs_is_asked_of_the_training(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, plain = list[bool](), module.fit
+
+    def watched(*arguments: Any, graphs: bool, **options: Any) -> Any:
+        asked.append(graphs)
+        return plain(*arguments, graphs=graphs, **options)
+
+    monkeypatch.setattr(module, "fit", watched)
+    for other in (None, "eager", "ungraphed"):
+        update_times("teacher", 4, lessons(encoder), encoder, CPU, 1, other)
+    assert asked == [True, True, False]
 
 
 def test_a_kernel_that_a_family_lacks_is_refused() -> None:
@@ -98,6 +115,13 @@ def test_a_kernel_that_a_family_lacks_is_refused() -> None:
     use_kernel(model, "eager")
     with pytest.raises(InputError, match=r"--beside is 'sdpa', wanted eager, the only kernel .* MPNetForQuestion"):
         use_kernel(model, "sdpa")
+
+
+def test_on_a_cpu_there_are_no_graphs_to_do_without(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["update_times", "teacher:4", "--beside", "ungraphed"])
+    monkeypatch.setattr(module, "start", lambda params, seed: CPU)
+    with pytest.raises(InputError, match="--beside is 'ungraphed', wanted eager or sdpa where there is no CUDA device"):
+        main()
 
 
 def test_two_kernels_are_timed_in_turn_and_their_medians_compared() -> None:
@@ -108,7 +132,7 @@ def test_two_kernels_are_timed_in_turn_and_their_medians_compared() -> None:
         asked.append(kernel)
         return next(times[kernel]), 0.0
 
-    assert told(measure, 16, "eager") == "50.0 ms an update, 75.0 with eager: 1.50 times as long"
+    assert told(measure, 16, "eager", 3) == "50.0 ms an update, 75.0 with eager: 1.50 times as long"
     assert asked == [None, "eager"] * 3
     assert told(lambda kernel: (80.0, 20.0), 16, None) == "80.0 ms an update, GPU busy 20.0 ms, 200 windows a second"
 
@@ -120,7 +144,8 @@ def test_two_kernels_are_timed_in_turn_and_their_medians_compared() -> None:
         (["teacher"], "teacher:: wanted KIND:WINDOWS"),
         (["distil:0"], "distil:0: wanted KIND:WINDOWS"),
         (["teacher:4", "--updates", "0"], "--updates is 0, wanted 1 or more"),
-        (["teacher:4", "--beside", "flash"], "--beside is 'flash', wanted eager or sdpa"),
+        (["teacher:4", "--turns", "0"], "--turns is 0, wanted 1 or more"),
+        (["teacher:4", "--beside", "flash"], "--beside is 'flash', wanted eager or sdpa or ungraphed"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(arguments: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Padded batches from ragged windows, grouped by length so that little is padding.
 
-Sizes: B windows in a batch, L tokens in the longest of them.
+Sizes: B windows in a batch, L tokens that they are padded to: the longest of them, where nothing else is said.
 """
 
 from collections.abc import Iterator
@@ -40,14 +40,19 @@ class Batch:
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         tensors: dict[str, Tensor] = {name: value for name, value in found.items() if value is not None}
         if device.type == "cuda":  # only from pinned memory does a copy go on by itself
-            tensors = {name: value.pin_memory() for name, value in tensors.items()}
+            tensors = {n: value if value.is_cuda else value.pin_memory() for n, value in tensors.items()}
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
-def collate(windows: Windows, rows: Tensor, teacher_logits: FlatLogits | None = None) -> Batch:
-    """Pad the windows `rows`, (B,) int64, into one batch."""
+def collate(windows: Windows, rows: Tensor, teacher_logits: FlatLogits | None = None, *, widths: int = 1) -> Batch:
+    """Pad the windows `rows`, (B,) int64, into one batch, as wide as the longest.
+
+    With `widths` above 1 it is padded on to the next multiple of that, or to the size that windows were cut to.
+    """
     lengths = windows.lengths[rows]
-    positions = torch.arange(int(lengths.max()))  # (L,)
+    longest = int(lengths.max())
+    width = max(longest, min(-(-longest // widths) * widths, int(windows.metadata["max_length"])))
+    positions = torch.arange(width)  # (L,)
     inside = positions < lengths[:, None]  # (B, L)
     index = (windows.row_splits[rows][:, None] + positions).where(inside, 0)
 
@@ -84,16 +89,24 @@ def ordered_batches(windows: Windows, batch_size: int, teacher_logits: FlatLogit
 
 
 def shuffled_batches(
-    windows: Windows, batch_size: int, generator: torch.Generator, teacher_logits: FlatLogits | None = None
+    windows: Windows,
+    batch_size: int,
+    generator: torch.Generator,
+    teacher_logits: FlatLogits | None = None,
+    *,
+    widths: int = 1,
 ) -> Iterator[Batch]:
-    """Yield every window once, in an order drawn from `generator`, windows of similar length together: for training."""
+    """Yield every window once, in an order drawn from `generator`, windows of similar length together: for training.
+
+    For `widths` see `collate`; the order does not depend on it.
+    """
     order = torch.randperm(len(windows), generator=generator)
     batches: list[Tensor] = []
     for bucket in torch.split(order, batch_size * BUCKET_BATCHES):
         by_length = bucket[torch.argsort(windows.lengths[bucket], stable=True)]
         batches.extend(torch.split(by_length, batch_size))
     for number in torch.randperm(len(batches), generator=generator).tolist():
-        yield collate(windows, batches[number], teacher_logits)
+        yield collate(windows, batches[number], teacher_logits, widths=widths)
 
 
 def count_batches(windows: Windows, batch_size: int) -> int:

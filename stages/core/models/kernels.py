@@ -8,7 +8,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetModel, MPNetSelfAttention
 
 from stages.core.models.families import family_of
 
@@ -38,7 +38,7 @@ def set_training_kernel(model: nn.Module, device: torch.device) -> None:
     """Choose the attention kernel for training: a fused one, on a CPU in fp32; MPNet on a CPU keeps its plain one.
 
     A CPU's time goes into moving scores, (B, heads, L, L), which the fused kernel never writes down. Its bf16 version
-    is the slower one, backwards above all. `python -m profiles.update_times --beside eager` has the ratio.
+    is the slower one backwards. `python -m profiles.update_times --beside eager` has the ratio.
     """
     model = cast(PreTrainedModel, model)
     on_cuda = device.type == "cuda"
@@ -58,9 +58,10 @@ def fuse_mpnet(model: nn.Module, fused: bool) -> None:
     """Let an MPNet compute with torch's fused attention, or again as transformers does; other families are left alone.
 
     Transformers adds MPNet's position bias to the scores itself, in six passes over (B, heads, L, L), and has no other
-    kernel. Weights, hooks and copies of the model do not notice: only the classes of its modules change.
+    kernel. Nothing in the fused one is copied from the host, so that it can be recorded. Weights, hooks and copies of
+    the model do not notice: only the classes of its modules change.
     """
-    pairs = ((MPNetSelfAttention, FusedAttention), (MPNetEncoder, FusedEncoder))
+    pairs = ((MPNetSelfAttention, FusedAttention), (MPNetEncoder, FusedEncoder), (MPNetModel, FusedModel))
     for module in model.modules():
         for plain, quick in pairs:
             if type(module) in (plain, quick):
@@ -78,14 +79,17 @@ class FusedAttention(MPNetSelfAttention):
         output_attentions: bool = False,
         **_: Any,
     ) -> tuple[Tensor]:
-        """Return the block's output (B, L, width) for states of that size; `position_bias` is (1 or B, heads, L, L)."""
+        """Return the block's output (B, L, width) for states of that size.
+
+        `position_bias` is (1, heads, L, L), `attention_mask` (B, 1, 1, L) and true where a token is read.
+        """
         assert not output_attentions and position_bias is not None
         by_head = (*hidden_states.shape[:-1], -1, self.attention_head_size)
         query, key, value = (part(hidden_states).view(by_head).transpose(1, 2) for part in (self.q, self.k, self.v))
-        # Rounded before they are added up: what is (B, heads, L, L) is then written once, in two bytes.
+        # Rounded first: what is (B, heads, L, L) is then written once, in two bytes.
         added = position_bias.to(query.dtype)
         if attention_mask is not None:
-            added = added + attention_mask.to(query.dtype)
+            added = added.masked_fill(~attention_mask, torch.finfo(added.dtype).min)
         dropped = self.dropout.p if self.training else 0.0
         context = functional.scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropped)
         return (self.o(context.transpose(1, 2).flatten(2)),)
@@ -96,5 +100,18 @@ class FusedEncoder(MPNetEncoder):
 
     def compute_position_bias(self, x: Tensor, position_ids: Tensor | None = None, num_buckets: int = 32) -> Tensor:
         """Return the bias, (1, heads, L, L), for states (B, L, width)."""
-        bias: Tensor = super().compute_position_bias(x[:1], position_ids, num_buckets)  # type: ignore[no-untyped-call]
+        assert position_ids is None
+        places = torch.arange(x.shape[1], device=x.device)
+        buckets = self.relative_position_bucket(places[None, :] - places[:, None], num_buckets=num_buckets)  # type: ignore[no-untyped-call]
+        bias: Tensor = self.relative_attention_bias(buckets).permute(2, 0, 1)[None]
         return bias
+
+
+class FusedModel(MPNetModel):  # type: ignore[no-untyped-call]
+    """MPNet's encoder with its embeddings, which leaves the mask as it is."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
+        """Take the mask as (B, L), which is not 0 where a token is read, and hand it on in the shape of scores."""
+        if attention_mask is not None:
+            attention_mask = attention_mask[:, None, None, :].bool()
+        return super().forward(input_ids, attention_mask=attention_mask, **options)

@@ -22,6 +22,7 @@ from stages.core.errors import InputError
 from stages.core.models.families import word_embeddings
 from stages.core.models.kernels import set_inference_kernel, set_training_kernel
 from stages.core.runtime import Runtime, autocast
+from stages.core.training.graphs import WIDTHS, Pass, RecordedPass, pays
 from stages.core.training.losses import Loss, LossTerms
 from stages.core.training.settings import FitParams
 
@@ -93,13 +94,15 @@ def fit(
     name: str,
     after_epoch: Callable[[int], None] | None = None,
     updates: int | None = None,
+    graphs: bool = True,
 ) -> History:
     """Train `model` in place and return its loss history, a row every `log_steps` updates.
 
     There are as many updates as `params.epochs` passes over the data have, or `updates`, in as many passes as it takes.
     A `loss` that is a module with parameters of its own has them trained too. Checkpoints are kept in `scratch`; if
     there is one, training goes on from it. `after_epoch(epoch)` is called after each epoch, and again for none of those
-    a checkpoint has behind it.
+    a checkpoint has behind it. On a GPU a training of many updates records its passes as CUDA graphs, unless `graphs`
+    is false: `loss` is then called once or twice for each size of batch.
     """
     model.to(runtime.device)
     set_training_kernel(model, runtime.device)
@@ -115,14 +118,19 @@ def fit(
     total = per_epoch * params.epochs if updates is None else updates
     checkpoint = scratch / f"{name}.pt"
     progress = _resume(checkpoint, trained, optimizer)
+    recorded = graphs and pays(runtime.device, total - progress.step)
+    gradients = _gradients(model, loss, runtime)
+    if recorded:
+        gradients = RecordedPass(gradients, params.batch_size, runtime.device)
     bar = tqdm(total=total, initial=progress.step, desc=name, unit="update", disable=None)
     for epoch in range(progress.step // per_epoch, -(-total // per_epoch)):
-        ahead = _epoch(data, params, epoch, skip=progress.step - epoch * per_epoch)
+        skip = progress.step - epoch * per_epoch
+        ahead = _epoch(data, params, epoch, skip=skip, widths=WIDTHS if recorded else 1)
         for batch in islice(ahead, total - progress.step):
             rate = learning_rate_at(progress.step, total, params)
-            terms = _update(model, loss, batch, trained, optimizer, rate, params, runtime)
+            progress.unread.append(gradients(batch))
+            _step(trained, optimizer, rate, params, keep_gradients=recorded)
             progress.step += 1
-            progress.unread.append(terms)
             if progress.step % params.log_steps == 0 or progress.step == total:
                 row = progress.row(rate, per_epoch)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", rate=f"{rate:.1e}", refresh=False)
@@ -190,35 +198,39 @@ def _parameter_groups(modules: list[nn.Module], weight_decay: float) -> list[dic
     ]
 
 
-def _epoch(data: TrainingSet, params: FitParams, epoch: int, skip: int) -> Iterator[Batch]:
+def _epoch(data: TrainingSet, params: FitParams, epoch: int, skip: int, widths: int) -> Iterator[Batch]:
     """Yield an epoch's batches, without the first `skip`, which a checkpoint has behind it."""
     generator = torch.Generator().manual_seed(params.seed * 10_007 + epoch)
-    batches = shuffled_batches(data.windows, params.batch_size, generator, data.teacher_logits)
+    batches = shuffled_batches(data.windows, params.batch_size, generator, data.teacher_logits, widths=widths)
     for number, batch in enumerate(batches):
         if number >= skip:
             yield batch
 
 
-def _update(
-    model: nn.Module,
-    loss: Loss,
-    batch: Batch,
-    trained: list[nn.Module],
-    optimizer: torch.optim.Optimizer,
-    rate: float,
-    params: FitParams,
-    runtime: Runtime,
-) -> LossTerms:
-    """Make one update and return the parts of its loss, still on the device: nothing here waits for a GPU."""
+def _gradients(model: nn.Module, loss: Loss, runtime: Runtime) -> Pass:
+    """Return what adds a batch's gradients and returns the parts of its loss, still on the device.
+
+    Nothing in it waits for a GPU.
+    """
+
+    def gradients(batch: Batch) -> LossTerms:
+        with autocast(runtime.device, runtime.precision):
+            terms = loss(model, batch.to(runtime.device))
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+    return gradients
+
+
+def _step(
+    trained: list[nn.Module], optimizer: torch.optim.Optimizer, rate: float, params: FitParams, *, keep_gradients: bool
+) -> None:
+    """Change the weights by their gradients, and set these to zero or, unless they are kept in their place, to none."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    with autocast(runtime.device, runtime.precision):
-        terms = loss(model, batch.to(runtime.device))
-    terms["loss"].backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_([p for module in trained for p in module.parameters()], params.max_grad_norm)
     optimizer.step()
-    optimizer.zero_grad()
-    return {name: term.detach() for name, term in terms.items()}
+    optimizer.zero_grad(set_to_none=not keep_gradients)
 
 
 def _keep(path: Path, trained: list[nn.Module], optimizer: torch.optim.Optimizer, progress: _Progress) -> None:
