@@ -102,6 +102,7 @@ def trained(
     settings = fit_params(**{"epochs": 4, "dropout": 0.2, **changes})
     history = fit(model, loss, training(folder, family), settings, runtime, scratch=folder, name="run", graphs=graphs)
     modules = [each.cpu() for each in (model, loss) if isinstance(each, nn.Module)]
+    assert all(each.grad is None for module in modules for each in module.parameters())
     return weights_of(*modules), history
 
 

@@ -142,6 +142,7 @@ def fit(
             model.train()
         _keep(checkpoint, trained, optimizer, progress)
     bar.close()
+    optimizer.zero_grad()
     words.requires_grad_(True)
     model.eval()
     set_inference_kernel(model)
