@@ -9,8 +9,8 @@ that runs. Nothing is compared with what parameters or code were before, and dvc
 do (`dvc repro`, `dvc commit`). Needs only the packages that the stages themselves import, and Linux: it imports them
 once, and each stage is a fork of it.
 
-One training keeps a large GPU nine tenths busy (profiles/squadshifts-gpu/README.md has figures), so several share it.
-What stages do besides, on the processor, goes on beside it: importing, cutting windows, decoding and scoring answers.
+One training keeps a large GPU nine tenths busy (profiles/squadshifts-gpu/README.md has figures). Beside it goes on what
+other stages do on the processor: importing, cutting windows, decoding and scoring answers.
 """
 
 import argparse

@@ -184,3 +184,28 @@ def test_little_is_padding() -> None:
 def test_number_of_batches_is_known_before(count: int) -> None:
     windows = many(count)
     assert count_batches(windows, 2) == len(rows_of(windows, 2, torch.Generator().manual_seed(13)))
+
+
+@pytest.mark.parametrize(("longest", "width"), [(1, 8), (8, 8), (9, 16), (17, 20), (20, 20)])
+def test_batches_are_padded_to_steps_of_width_and_no_further_than_windows_go(longest: int, width: int) -> None:
+    cut = make([longest, 1])
+    cut = replace(cut, metadata={**cut.metadata, "max_length": "20"})
+    plain, wide = (collate(cut, torch.tensor([0, 1]), logits_of(cut), widths=step) for step in (1, 8))
+    assert wide.input_ids.shape == (2, width)
+    for field in fields(Batch):
+        before, after = getattr(plain, field.name), getattr(wide, field.name)
+        if before.dim() == 2:
+            assert torch.equal(after[:, :longest], before)
+            assert (after[:, longest:] == (PAD if field.name == "input_ids" else 0)).all()
+        else:
+            assert torch.equal(after, before)
+
+
+def test_the_order_does_not_depend_on_the_width() -> None:
+    cut = make([3 + number % 11 for number in range(50)])
+    cut = replace(cut, metadata={**cut.metadata, "max_length": "16"})
+    plain, wide = (
+        [batch.rows.tolist() for batch in shuffled_batches(cut, 4, torch.Generator().manual_seed(1), widths=step)]
+        for step in (1, 8)
+    )
+    assert plain == wide

@@ -155,7 +155,15 @@ def test_each_width_is_recorded_once_and_short_batches_never(tmp_path: Path, mon
 
 
 def test_it_goes_on_from_a_checkpoint_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Recorded from 20 updates on: of 24, stopped after 15, fewer are left.
     stand_in(monkeypatch)
+    asked: list[int] = []
+
+    def enough(device: torch.device, updates: int) -> bool:
+        asked.append(updates)
+        return updates >= 20
+
+    monkeypatch.setattr(fit_module, "pays", enough)
     whole = trained("distil", tmp_path / "whole")
     plain, calls = fit_module._step, 0
 
@@ -171,6 +179,7 @@ def test_it_goes_on_from_a_checkpoint_to_the_same_bytes(tmp_path: Path, monkeypa
         trained("distil", tmp_path / "cut")
     assert trained("distil", tmp_path / "cut") == whole
     assert calls < 2 * 24
+    assert asked == [24, 24, 24]
 
 
 def test_it_pays_on_a_gpu_for_many_updates_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,10 +216,9 @@ class Lists(TorchFunctionMode):
 @pytest.mark.parametrize("make", [toy_qa_model, toy_pruned_model, toy_emptied_model])
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_a_pass_reads_no_value_and_copies_nothing_from_the_host(
-    family: str, make: Callable[[str, int], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+    family: str, make: Callable[[str, int], PreTrainedModel]
 ) -> None:
     # Either would end a recording. Tensors on "meta" have no values, and those of the host stand out beside them.
-    monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda *_: True)  # as while a GPU records
     there, inputs = torch.device("meta"), toy_inputs(family)
     student, teacher = make(family, 1), toy_qa_model(family, 2)
     for model in (student, teacher):

@@ -64,16 +64,17 @@ def test_logits_and_gradients_are_those_of_the_plain_kernel(make: Make) -> None:
     assert_close(fused_gradients, gradients)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("lengths", [(21, 9, 3), (9, 9, 9)])
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("family", FUSED_NAMES)
-def test_on_a_cpu_logits_and_gradients_are_those_of_the_plain_kernel(
-    family: str, make: Make, lengths: tuple[int, ...]
+def test_logits_and_gradients_of_training_are_those_of_the_plain_kernel(
+    family: str, make: Make, lengths: tuple[int, ...], device: str
 ) -> None:
     model = make(family, 1)
     model.set_attn_implementation("eager")
     logits, gradients = logits_and_gradients(model, family, lengths)
-    set_training_kernel(model, torch.device("cpu"))
+    set_training_kernel(model, torch.device(device))
     fused_logits, fused_gradients = logits_and_gradients(model, family, lengths)
     assert torch.allclose(fused_logits, logits, atol=1e-5)
     assert fused_gradients.keys() == gradients.keys()
@@ -143,8 +144,8 @@ def test_nothing_of_it_stays(make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_which_kernel_is_for_what(family: str) -> None:
     model, quick = toy_qa_model(family, 1), "eager" if family == "mpnet" else "sdpa"
-    on_cpu, attentions = ("eager", 3) if family == "mpnet" else ("sdpa_fp32", 0)
-    for device, kernel, is_fused in (("cuda", quick, True), ("cpu", on_cpu, False)):
+    on_cpu, on_cuda, attentions = ("eager", "eager", 3) if family == "mpnet" else ("sdpa_fp32", "sdpa_masked", 0)
+    for device, kernel, is_fused in (("cuda", on_cuda, True), ("cpu", on_cpu, False)):
         set_training_kernel(model, torch.device(device))
         assert model.config._attn_implementation == kernel
         assert fused(model) == [is_fused] * attentions

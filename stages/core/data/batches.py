@@ -50,8 +50,9 @@ def collate(windows: Windows, rows: Tensor, teacher_logits: FlatLogits | None = 
     With `widths` above 1 it is padded on to the next multiple of that, or to the size that windows were cut to.
     """
     lengths = windows.lengths[rows]
-    longest = int(lengths.max())
-    width = max(longest, min(-(-longest // widths) * widths, int(windows.metadata["max_length"])))
+    width = int(lengths.max())
+    if widths > 1:
+        width = min(-(-width // widths) * widths, int(windows.metadata["max_length"]))
     positions = torch.arange(width)  # (L,)
     inside = positions < lengths[:, None]  # (B, L)
     index = (windows.row_splits[rows][:, None] + positions).where(inside, 0)

@@ -13,6 +13,7 @@ from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetModel, M
 from stages.core.models.families import family_of
 
 FULL_PRECISION = "sdpa_fp32"
+MASKED = "sdpa_masked"
 
 
 def full_precision_attention(
@@ -30,12 +31,24 @@ def full_precision_attention(
     return context.to(query.dtype), None
 
 
+def whole_mask(*arguments: Any, **options: Any) -> Tensor | None:
+    """Make the mask that torch's fused attention takes, (B, 1, L, L), for windows without padding too.
+
+    To leave it out there, as transformers does, a GPU has to be asked whether there is any.
+    """
+    return cast(Tensor | None, sdpa_mask(*arguments, **{**options, "allow_is_bidirectional_skip": False}))
+
+
 AttentionInterface.register(FULL_PRECISION, full_precision_attention)
 AttentionMaskInterface.register(FULL_PRECISION, sdpa_mask)
+AttentionInterface.register(MASKED, sdpa_attention_forward)
+AttentionMaskInterface.register(MASKED, whole_mask)
 
 
 def set_training_kernel(model: nn.Module, device: torch.device) -> None:
     """Choose the attention kernel for training: a fused one, on a CPU in fp32; MPNet on a CPU keeps its plain one.
+
+    On a GPU nothing in it makes the host wait, so that it can be recorded.
 
     A CPU's time goes into moving scores, (B, heads, L, L), which the fused kernel never writes down. Its bf16 version
     is the slower one backwards. `python -m profiles.update_times --beside eager` has the ratio.
@@ -43,7 +56,8 @@ def set_training_kernel(model: nn.Module, device: torch.device) -> None:
     model = cast(PreTrainedModel, model)
     on_cuda = device.type == "cuda"
     kernel = family_of(model).attention_kernel
-    model.set_attn_implementation(FULL_PRECISION if kernel == "sdpa" and not on_cuda else kernel)
+    fused = MASKED if on_cuda else FULL_PRECISION
+    model.set_attn_implementation(fused if kernel == "sdpa" else kernel)
     fuse_mpnet(model, on_cuda)
 
 
@@ -86,7 +100,7 @@ class FusedAttention(MPNetSelfAttention):
         assert not output_attentions and position_bias is not None
         by_head = (*hidden_states.shape[:-1], -1, self.attention_head_size)
         query, key, value = (part(hidden_states).view(by_head).transpose(1, 2) for part in (self.q, self.k, self.v))
-        # Rounded first: what is (B, heads, L, L) is then written once, in two bytes.
+        # Rounded first: what is (B, heads, L, L) is then written once, and in two bytes under autocast.
         added = position_bias.to(query.dtype)
         if attention_mask is not None:
             added = added.masked_fill(~attention_mask, torch.finfo(added.dtype).min)
@@ -111,7 +125,7 @@ class FusedModel(MPNetModel):  # type: ignore[no-untyped-call]
     """MPNet's encoder with its embeddings, which leaves the mask as it is."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
-        """Take the mask as (B, L), which is not 0 where a token is read, and hand it on in the shape of scores."""
+        """Take the mask, (B, L) and nonzero where a token is read, and hand it on in the shape of scores."""
         if attention_mask is not None:
             attention_mask = attention_mask[:, None, None, :].bool()
         return super().forward(input_ids, attention_mask=attention_mask, **options)

@@ -170,6 +170,6 @@ def _keep_position_bias(attention: Any, numbers: Sequence[int]) -> None:
 def _pick_position_bias(attention: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     # A function of the module and the numbers it carries: copies of the model and moves between devices keep both.
     hidden_states, attention_mask, position_bias = inputs
-    # Slices, for a list of heads would be copied to the GPU in each pass, which a recorded one may not do.
-    kept = torch.cat([position_bias[:, head : head + 1] for head in attention.kept_heads], dim=1)
-    return hidden_states, attention_mask, kept
+    # Head by head: a list of them would be copied to the GPU in each pass, which a recorded one may not do.
+    heads = position_bias.unbind(1)
+    return hidden_states, attention_mask, torch.stack([heads[number] for number in attention.kept_heads], dim=1)

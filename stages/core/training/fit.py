@@ -102,7 +102,7 @@ def fit(
     A `loss` that is a module with parameters of its own has them trained too. Checkpoints are kept in `scratch`; if
     there is one, training goes on from it. `after_epoch(epoch)` is called after each epoch, and again for none of those
     a checkpoint has behind it. On a GPU a training of many updates records its passes as CUDA graphs, unless `graphs`
-    is false: `loss` is then called once or twice for each size of batch.
+    is false: `loss` is then called once or twice for each width, and for each batch that is not full.
     """
     model.to(runtime.device)
     set_training_kernel(model, runtime.device)
@@ -118,7 +118,7 @@ def fit(
     total = per_epoch * params.epochs if updates is None else updates
     checkpoint = scratch / f"{name}.pt"
     progress = _resume(checkpoint, trained, optimizer)
-    recorded = graphs and pays(runtime.device, total - progress.step)
+    recorded = graphs and pays(runtime.device, total)
     gradients = _gradients(model, loss, runtime)
     if recorded:
         gradients = RecordedPass(gradients, params.batch_size, runtime.device)
