@@ -36,7 +36,7 @@ def whole_mask(*arguments: Any, **options: Any) -> Tensor | None:
 
     To leave it out there, as transformers does, a GPU has to be asked whether there is any.
     """
-    return cast(Tensor | None, sdpa_mask(*arguments, **{**options, "allow_is_bidirectional_skip": False}))
+    return sdpa_mask(*arguments, **{**options, "allow_is_bidirectional_skip": False})
 
 
 AttentionInterface.register(FULL_PRECISION, full_precision_attention)
