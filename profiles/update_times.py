@@ -6,8 +6,9 @@ number of windows an update each:
     python -m profiles.update_times teacher:32 baseline:64 distil:64 distil:128
 
 With `--beside eager`, or `sdpa`, each is timed with that attention kernel of transformers as well, in turn, and the
-ratio of the medians is printed: what the kernel that training chooses here is worth. With `--beside ungraphed` it is
-timed without CUDA graphs as well, which a GPU alone has.
+ratio of the medians is printed: what the kernel that training chooses here is worth. On a GPU neither then has CUDA
+graphs: kernels of transformers copy from the host, which cannot be recorded. With `--beside ungraphed` each is timed
+without graphs as well, which a GPU alone has.
 
 What is timed is `fit` itself on the training windows, with the settings of the kind's section but for the batch, from
 the end of one update to that of another. Weights and the teacher's answers do not matter to time, so the answers are
@@ -89,9 +90,7 @@ class Enough(Exception):  # noqa: N818 (no error: how a training ends that has b
 
 
 class Timer:
-    """Notes when `updates` counted updates of whatever trains begin and end, and then ends it; `counted` is called
-    before the first of them.
-    """
+    """Notes when `updates` counted updates of a training begin, calls `counted` then, and ends it after the last."""
 
     def __init__(self, first: int, updates: int, counted: Callable[[], object] = lambda: None) -> None:
         """Count from update `first` on."""
@@ -124,10 +123,14 @@ class Timer:
 
 
 def with_kernel(loss: Loss, kernel: str) -> Loss:
-    """Return the loss that lets a model compute by a kernel, in the place of the one that `fit` has chosen."""
+    """Return the loss that, first called, lets the model compute by a kernel other than the one `fit` has chosen."""
+    chosen = False
 
     def call(model: nn.Module, batch: Batch) -> LossTerms:
-        use_kernel(cast(PreTrainedModel, model), kernel)
+        nonlocal chosen
+        if not chosen:
+            use_kernel(cast(PreTrainedModel, model), kernel)
+            chosen = True
         return loss(model, batch)
 
     return call
@@ -141,15 +144,17 @@ def update_times(
     runtime: Runtime,
     updates: int,
     other: str | None = None,
+    *,
+    graphs: bool = True,
 ) -> tuple[float, float]:
     """Return milliseconds an update, and milliseconds of it in kernels of the GPU, which are 0 on a CPU.
 
-    Updates are made as `fit` has it, or as `other` says, one of `OTHERS`.
+    Updates are made as `fit` has it, or as `other` says, one of `OTHERS`; without CUDA graphs if `graphs` is false.
     """
-    first, graphs = FIRST[runtime.device.type], other != UNGRAPHED
+    first, kernel = FIRST[runtime.device.type], None if other == UNGRAPHED else other
+    graphs = graphs and other != UNGRAPHED
 
     def train(counted: Callable[[], object] = lambda: None) -> float:
-        kernel = other if graphs else None
         model, loss, params = lesson(kind, encoder, runtime.device, kernel)
         if kernel is not None:
             loss = with_kernel(loss, kernel)
@@ -199,12 +204,13 @@ def main() -> None:
         require(runtime.device.type == "cuda", "--beside", UNGRAPHED, "eager or sdpa where there is no CUDA device")
     named = load_params("encoder", EncoderParams)
     encoder = resolve_model(named.model, named.sha256)
+    graphs = options.beside in (None, UNGRAPHED)
     questions = load_split(options.data, "train").windows
     drawn = torch.randn(2, int(questions.row_splits[-1]), dtype=torch.float16)
     training = TrainingSet(questions, (drawn[0], drawn[1]))
     print(f"{runtime.processor}, {runtime.precision}, {options.updates} updates each")
     for kind, _, windows in asked:
-        measure = partial(update_times, kind, int(windows), training, encoder, runtime, options.updates)
+        measure = partial(update_times, kind, int(windows), training, encoder, runtime, options.updates, graphs=graphs)
         print(f"{kind}, {windows} windows: {told(measure, int(windows), options.beside, options.turns)}")
 
 

@@ -15,6 +15,7 @@ from profiles import update_times as module
 from profiles.update_times import FIRST, KINDS, main, told, update_times, use_kernel
 from stages.core.data.batches import Batch
 from stages.core.errors import InputError
+from stages.core.runtime import Runtime
 from stages.core.training.fit import TrainingSet
 from stages.core.training.losses import LossTerms
 from tests.toy_models import toy_qa_model
@@ -105,9 +106,43 @@ def test_without_graphs_is_asked_of_the_training(encoder: Path, monkeypatch: pyt
         return plain(*arguments, graphs=graphs, **options)
 
     monkeypatch.setattr(module, "fit", watched)
-    for other in (None, "eager", "ungraphed"):
+    for other in (None, "ungraphed"):
         update_times("teacher", 4, lessons(encoder), encoder, CPU, 1, other)
-    assert asked == [True, True, False]
+    update_times("teacher", 4, lessons(encoder), encoder, CPU, 1, None, graphs=False)
+    assert asked == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("beside", "graphs"), [([], True), (["--beside", "ungraphed"], True), (["--beside", "eager"], False)]
+)
+def test_a_kernel_of_transformers_is_compared_without_graphs(
+    beside: list[str], graphs: bool, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = set[bool]()
+
+    def watched(*arguments: Any, graphs: bool) -> tuple[float, float]:
+        asked.add(graphs)
+        return 1.0, 0.0
+
+    monkeypatch.setattr("sys.argv", ["update_times", "teacher:4", *beside])
+    monkeypatch.setattr(module, "update_times", watched)
+    monkeypatch.setattr(module, "resolve_model", lambda *_: encoder)
+    monkeypatch.setattr(module, "start", lambda params, seed: Runtime(torch.device("cuda"), "bf16"))
+    monkeypatch.setattr(module, "load_split", lambda *_: SimpleNamespace(windows=lessons(encoder).windows))
+    main()
+    assert asked == {graphs}
+
+
+def test_a_kernel_is_chosen_once_and_not_in_every_update(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, plain = list[str](), module.use_kernel
+
+    def watched(model: PreTrainedModel, kernel: str) -> None:
+        chosen.append(kernel)
+        plain(model, kernel)
+
+    monkeypatch.setattr(module, "use_kernel", watched)
+    update_times("teacher", 4, lessons(encoder), encoder, CPU, 1, "eager")
+    assert chosen == ["eager"]
 
 
 def test_a_kernel_that_a_family_lacks_is_refused() -> None:

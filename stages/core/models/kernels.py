@@ -122,7 +122,7 @@ class FusedEncoder(MPNetEncoder):
 
 
 class FusedModel(MPNetModel):  # type: ignore[no-untyped-call]
-    """MPNet's encoder with its embeddings, which leaves the mask as it is."""
+    """MPNet's embeddings and encoder, with a mask of its own: for that of transformers a value comes from the host."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
         """Take the mask, (B, L) and nonzero where a token is read, and hand it on in the shape of scores."""
