@@ -75,15 +75,15 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
     return made
 
 
-def lesson(kind: str, family: str = "bert") -> tuple[PreTrainedModel, Loss]:
-    """A model and what it learns by: labels, answers, or hidden states and relations through projections."""
+def lesson(kind: str, family: str, device: torch.device) -> tuple[PreTrainedModel, Loss]:
+    """A model and what it learns by: labels, answers, or hidden states and relations of a teacher on `device`."""
     seed_everything(3)
     if kind == "teacher":
         return toy_qa_model(family, 1), LabelLoss()
     student, answers = toy_qa_model(family, 2, layers=1, width=16), DistillationLoss(2.0, 0.5)
     if kind == "baseline":
         return student, answers
-    pairs, teacher = [(0, 0), (1, 3)], toy_qa_model(family, 1)
+    pairs, teacher = [(0, 0), (1, 3)], move(toy_qa_model(family, 1), device)
     return student, IntermediateLoss(answers, student, teacher, pairs, 1.0, relation_weight=1.0, relation_heads=2)
 
 
@@ -98,7 +98,7 @@ def trained(
     kind: str, folder: Path, *, family: str = "bert", runtime: Runtime = CPU, graphs: bool = True, **changes: float
 ) -> tuple[dict[str, bytes], list[dict[str, float]]]:
     """Train for four epochs and return all weights and the history."""
-    model, loss = lesson(kind, family)
+    model, loss = lesson(kind, family, runtime.device)
     settings = fit_params(**{"epochs": 4, "dropout": 0.2, **changes})
     history = fit(model, loss, training(folder, family), settings, runtime, scratch=folder, name="run", graphs=graphs)
     modules = [each.cpu() for each in (model, loss) if isinstance(each, nn.Module)]
