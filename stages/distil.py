@@ -3,7 +3,8 @@
 Reads prepared data, the teacher and its cache; writes the distilled student. Chosen student layers are aligned with
 chosen teacher layers (masked mean squared error on normalised states; Sun et al. 2019, "Patient Knowledge
 Distillation"), together with the answers from the first update: aligned states alone are no QA model. The teacher
-runs along; hidden states are too large to cache.
+runs along; hidden states are too large to cache. Where it reads other tokens than the student, their states meet by
+characters.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def run(
     from stages.core.training.scratch import scratch_folder
 
     runtime = start(runtime_params, params.seed)
-    lessons = load_lessons(data, teacher, cache, runtime.device)
+    lessons = load_lessons(data, teacher, cache, runtime.device, run_teacher=params.run_teacher())
     with scratch_folder(scratch, [params, runtime, student_params], [data, teacher, cache, origin]) as unfinished:
         student, losses = distil(lessons, student_params, params, runtime, scratch=unfinished, name="distil")
         dev = score_model(student, lessons.dev, decode, runtime.device, params.batch_size)

@@ -101,12 +101,8 @@ def run(
     runtime = start(runtime_params, params.seed)
     distilled = move(load_checkpoint(default.student), runtime.device) if default else None
     history = read_history(default.history) if default else []
-    lessons = load_lessons(data, teacher, cache, runtime.device)
-    if lessons.own_windows:
-        inside = [name for name in ("hidden_weight", "relation_weight") if name in params.space]
-        require(
-            not inside, "params.yaml: tune.space", inside, "neither where students read other tokens than the teacher"
-        )
+    run_teacher = distil_params.run_teacher(*params.space)
+    lessons = load_lessons(data, teacher, cache, runtime.device, run_teacher=run_teacher)
     # Where the trials are kept, how many there are and what comes after them changes none of them.
     trial_params = replace(params, storage="", updates=0, finalists=0, average=False)
     settings, inputs = [trial_params, distil_params, student_params, decode], [data, teacher, cache, origin]

@@ -91,7 +91,8 @@ def test_every_label_is_inside_the_context_mask(windows: Windows) -> None:
 
 
 def test_types_are_those_a_model_and_a_loss_take(batch: Batch) -> None:
-    kinds = {field.name: getattr(batch, field.name).dtype for field in fields(batch)}
+    tensors = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    kinds = {name: tensor.dtype for name, tensor in tensors.items() if tensor is not None}
     assert kinds.pop("context_mask") == torch.bool
     assert kinds.pop("teacher_start_logits") == kinds.pop("teacher_end_logits") == torch.float32
     assert set(kinds.values()) == {torch.int64}

@@ -105,11 +105,6 @@ def test_no_weight_on_hidden_states_spares_the_teachers_forward(
     assert "hidden" not in unaligned[0]
 
 
-def test_states_of_different_tokens_are_not_aligned(lessons: Lessons, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^params.yaml: distil.hidden_weight is 1.0, wanted 0 where"):
-        run(replace(lessons, own_windows=True), tmp_path / "run")
-
-
 def encoder_of(folder: Path, family: str) -> StudentParams:
     save_checkpoint(toy_qa_model(family, 5, width=16), toy_tokenizer(folder / "tokenizer", family), folder / "encoder")
     return StudentParams((0, 2), encoder=str(folder / "encoder"))

@@ -1,6 +1,7 @@
 """Recorded passes: training with them is training without them, to the bit where the widths are the same."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
-from stages.core.data.batches import Batch
+from stages.core.data.batches import Batch, Heard
+from stages.core.data.carry import best_windows
 from stages.core.models.families import move
 from stages.core.models.kernels import set_training_kernel
 from stages.core.runtime import Runtime, seed_everything
@@ -26,6 +28,7 @@ from tests.toy_questions import toy_questions
 from tests.toy_training import CPU, fit_params, weights_of
 
 WIDTHS = 4
+OTHER = {"bert": "roberta", "mpnet": "bert"}  # a family that reads other tokens
 WITH_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="records on a CUDA device, and there is none")
 
 
@@ -76,22 +79,29 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
 
 
 def lesson(kind: str, family: str, device: torch.device) -> tuple[PreTrainedModel, Loss]:
-    """A model and what it learns by: labels, answers, or hidden states and relations of a teacher on `device`."""
+    """A model and what it learns by: labels, answers, or hidden states and relations of a teacher on `device`.
+
+    The teacher of "across" reads other tokens.
+    """
     seed_everything(3)
     if kind == "teacher":
         return toy_qa_model(family, 1), LabelLoss()
     student, answers = toy_qa_model(family, 2, layers=1, width=16), DistillationLoss(2.0, 0.5)
     if kind == "baseline":
         return student, answers
-    pairs, teacher = [(0, 0), (1, 3)], move(toy_qa_model(family, 1), device)
+    pairs, teacher = [(0, 0), (1, 3)], move(toy_qa_model(OTHER[family] if kind == "across" else family, 1), device)
     return student, IntermediateLoss(answers, student, teacher, pairs, 1.0, relation_weight=1.0, relation_heads=2)
 
 
-def training(folder: Path, family: str = "bert") -> TrainingSet:
+def training(folder: Path, family: str = "bert", *, across: bool = False) -> TrainingSet:
     """22 windows of 22 to 36 tokens: with 4 an update, 6 updates an epoch, the last a short one."""
     windows = toy_questions(folder / "tokenizer", 22, seed=1, family=family).windows
     drawn = torch.randn(2, int(windows.row_splits[-1]), generator=torch.Generator().manual_seed(7))
-    return TrainingSet(windows, (drawn[0], drawn[1]))
+    answers = TrainingSet(windows, (drawn[0], drawn[1]))
+    if not across:
+        return answers
+    its = toy_questions(folder / "other", 22, seed=1, family=OTHER[family]).windows
+    return replace(answers, heard=Heard(its, torch.from_numpy(best_windows(its, windows))))
 
 
 def trained(
@@ -100,14 +110,15 @@ def trained(
     """Train for four epochs and return all weights and the history."""
     model, loss = lesson(kind, family, runtime.device)
     settings = fit_params(**{"epochs": 4, "dropout": 0.2, **changes})
-    history = fit(model, loss, training(folder, family), settings, runtime, scratch=folder, name="run", graphs=graphs)
+    data = training(folder, family, across=kind == "across")
+    history = fit(model, loss, data, settings, runtime, scratch=folder, name="run", graphs=graphs)
     modules = [each.cpu() for each in (model, loss) if isinstance(each, nn.Module)]
     assert all(each.grad is None for module in modules for each in module.parameters())
     return weights_of(*modules), history
 
 
 @pytest.mark.parametrize("changes", [{}, {"freeze_embeddings": True}, {"batch_size": 5}])
-@pytest.mark.parametrize("kind", ["teacher", "baseline", "distil"])
+@pytest.mark.parametrize("kind", ["teacher", "baseline", "distil", "across"])
 def test_the_same_bytes_as_pass_by_pass(
     kind: str, changes: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,16 +247,26 @@ def test_a_pass_reads_no_value_and_copies_nothing_from_the_host(
         teacher_start_logits=tokens,
         teacher_end_logits=tokens,
     )
+    characters = torch.zeros(*tokens.shape, 2, device=there).int()
+    across = replace(
+        batch,
+        characters=characters,
+        teacher_input_ids=batch.input_ids,
+        teacher_attention_mask=batch.attention_mask,
+        teacher_token_type_ids=batch.token_type_ids,
+        teacher_characters=characters,
+    )
     answers = DistillationLoss(2.0, 0.5)
-    for loss in (LabelLoss(), IntermediateLoss(answers, student, teacher, [(1, 1), (3, 3)], 1.0)):
+    inside = IntermediateLoss(answers, student, teacher, [(1, 1), (3, 3)], 1.0)
+    for loss, given in ((LabelLoss(), batch), (inside, batch), (inside, across)):
         with Devices() as devices, Lists():
-            loss(student, batch)["loss"].backward()  # type: ignore[no-untyped-call]
+            loss(student, given)["loss"].backward()  # type: ignore[no-untyped-call]
         assert devices.seen == {"meta"}
 
 
 @WITH_GPU
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
-@pytest.mark.parametrize("kind", ["teacher", "baseline", "distil"])
+@pytest.mark.parametrize("kind", ["teacher", "baseline", "distil", "across"])
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_on_a_gpu_cuda_graphs_give_the_bytes_of_pass_by_pass(
     kind: str, family: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -109,6 +109,24 @@ def test_a_point_of_the_search_changes_its_knobs_only() -> None:
     assert params.temperature == 2.0
 
 
+@pytest.mark.parametrize(
+    ("hidden", "relation", "searched", "runs"),
+    [
+        (1.0, 0.0, (), True),
+        (0.0, 0.5, (), True),
+        (0.0, 0.0, (), False),
+        (0.0, 0.0, ("temperature",), False),
+        (0.0, 0.0, ("temperature", "relation_weight"), True),
+    ],
+)
+def test_the_teacher_runs_where_what_is_inside_it_is_asked_for(
+    hidden: float, relation: float, searched: tuple[str, ...], runs: bool
+) -> None:
+    assert (
+        DistilParams(**{**DISTIL, "hidden_weight": hidden, "relation_weight": relation}).run_teacher(*searched) is runs
+    )
+
+
 def test_a_search_may_change_every_float_of_distil_and_nothing_else() -> None:
     known = float_keys(DistilParams)
     assert known == [name for name, value in DISTIL.items() if isinstance(value, float)]

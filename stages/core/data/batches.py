@@ -17,8 +17,24 @@ BUCKET_BATCHES = 32  # batches that are shuffled together, then sorted by length
 
 
 @dataclass(frozen=True)
+class Heard:
+    """The windows of a teacher with a tokenizer of its own, and which of them each window of a student listens to."""
+
+    windows: Windows
+    rows: Tensor  # (W,) int64, a number in `windows` for each of the student's W windows
+
+    def take(self, rows: Tensor) -> "Heard":
+        """Return what the student windows `rows`, (R,) int64, listen to."""
+        return Heard(self.windows, self.rows[rows])
+
+    def join(self, others: "Heard") -> "Heard":
+        """Return what these student windows listen to and, behind them, what the others do."""
+        return Heard(self.windows.join(others.windows), torch.cat([self.rows, others.rows + len(self.windows)]))
+
+
+@dataclass(frozen=True)
 class Batch:
-    """B windows padded to L tokens."""
+    """B windows padded to L tokens; where the teacher reads other tokens, and is run, its windows beside them."""
 
     rows: Tensor  # (B,) int64, window numbers
     input_ids: Tensor  # (B, L) int64
@@ -29,11 +45,21 @@ class Batch:
     end_positions: Tensor  # (B,) int64, inclusive, -1 without a label
     teacher_start_logits: Tensor | None = None  # (B, L) float32, 0 on padding
     teacher_end_logits: Tensor | None = None  # (B, L) float32
+    characters: Tensor | None = None  # (B, L, 2) int32: of each context token, first and one past the last, else 0, 0
+    teacher_input_ids: Tensor | None = None  # (B, L) int64
+    teacher_attention_mask: Tensor | None = None  # (B, L) int64
+    teacher_token_type_ids: Tensor | None = None  # (B, L) int64
+    teacher_characters: Tensor | None = None  # (B, L, 2) int32
 
     def model_inputs(self) -> dict[str, Tensor]:
         """Return what a model's forward takes."""
-        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-        return inputs if self.token_type_ids is None else {**inputs, "token_type_ids": self.token_type_ids}
+        return _inputs(self.input_ids, self.attention_mask, self.token_type_ids)
+
+    def teacher_inputs(self) -> dict[str, Tensor]:
+        """Return what the teacher's forward takes: the same, unless it reads other tokens."""
+        if self.teacher_input_ids is None or self.teacher_attention_mask is None:
+            return self.model_inputs()
+        return _inputs(self.teacher_input_ids, self.teacher_attention_mask, self.teacher_token_type_ids)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`; a GPU is not waited for."""
@@ -44,15 +70,45 @@ class Batch:
         return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
-def collate(windows: Windows, rows: Tensor, teacher_logits: FlatLogits | None = None, *, widths: int = 1) -> Batch:
-    """Pad the windows `rows`, (B,) int64, into one batch, as wide as the longest.
+def _inputs(input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> dict[str, Tensor]:
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    return inputs if token_type_ids is None else {**inputs, "token_type_ids": token_type_ids}
+
+
+def collate(
+    windows: Windows,
+    rows: Tensor,
+    teacher_logits: FlatLogits | None = None,
+    *,
+    heard: Heard | None = None,
+    widths: int = 1,
+) -> Batch:
+    """Pad the windows `rows`, (B,) int64, and those they have `heard`, into one batch, as wide as the longest of all.
 
     With `widths` above 1 it is padded on to the next multiple of that, or to the size that windows were cut to.
     """
-    lengths = windows.lengths[rows]
-    width = int(lengths.max())
+    width = int(windows.lengths[rows].max())
+    if heard is not None:
+        width = max(width, int(heard.windows.lengths[heard.rows[rows]].max()))
     if widths > 1:
         width = min(-(-width // widths) * widths, int(windows.metadata["max_length"]))
+    batch = _padded(windows, rows, teacher_logits, width, characters=heard is not None)
+    if heard is None:
+        return batch
+    its = _padded(heard.windows, heard.rows[rows], None, width, characters=True)
+    return replace(
+        batch,
+        teacher_input_ids=its.input_ids,
+        teacher_attention_mask=its.attention_mask,
+        teacher_token_type_ids=its.token_type_ids,
+        teacher_characters=its.characters,
+    )
+
+
+def _padded(
+    windows: Windows, rows: Tensor, teacher_logits: FlatLogits | None, width: int, *, characters: bool
+) -> Batch:
+    lengths = windows.lengths[rows]
     positions = torch.arange(width)  # (L,)
     inside = positions < lengths[:, None]  # (B, L)
     index = (windows.row_splits[rows][:, None] + positions).where(inside, 0)
@@ -70,6 +126,7 @@ def collate(windows: Windows, rows: Tensor, teacher_logits: FlatLogits | None = 
         context_mask=in_context | (positions == 0),
         start_positions=windows.start_positions[rows],
         end_positions=windows.end_positions[rows],
+        characters=windows.offset_mapping[index] * inside[:, :, None] if characters else None,
     )
     if teacher_logits is None:
         return batch
@@ -95,11 +152,12 @@ def shuffled_batches(
     generator: torch.Generator,
     teacher_logits: FlatLogits | None = None,
     *,
+    heard: Heard | None = None,
     widths: int = 1,
 ) -> Iterator[Batch]:
     """Yield every window once, in an order drawn from `generator`, windows of similar length together: for training.
 
-    For `widths` see `collate`; the order does not depend on it.
+    For `heard` and `widths` see `collate`; the order depends on neither.
     """
     order = torch.randperm(len(windows), generator=generator)
     batches: list[Tensor] = []
@@ -107,7 +165,7 @@ def shuffled_batches(
         by_length = bucket[torch.argsort(windows.lengths[bucket], stable=True)]
         batches.extend(torch.split(by_length, batch_size))
     for number in torch.randperm(len(batches), generator=generator).tolist():
-        yield collate(windows, batches[number], teacher_logits, widths=widths)
+        yield collate(windows, batches[number], teacher_logits, heard=heard, widths=widths)
 
 
 def count_batches(windows: Windows, batch_size: int) -> int:

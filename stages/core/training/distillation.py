@@ -5,7 +5,6 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from stages.core.errors import InputError
 from stages.core.models.families import move
 from stages.core.models.kernels import set_training_kernel
 from stages.core.runtime import Runtime, seed_everything
@@ -29,20 +28,15 @@ def distil(
     """Return a student cut from the teacher, or from its own encoder, and distilled, with its loss history.
 
     Everything is seeded again, so that equal settings give equal students. `training` replaces the lessons' windows;
-    `after_epoch(epoch, student)` is called after each epoch. Raises InputError where hidden states are to be aligned
-    and teacher and student read other tokens.
+    `after_epoch(epoch, student)` is called after each epoch. Where the teacher is to be run and reads other tokens the
+    windows come with its own.
     """
-    for key in ("hidden_weight", "relation_weight") if lessons.own_windows else ():
-        if getattr(params, key) > 0:
-            raise InputError(
-                f"params.yaml: distil.{key} is {getattr(params, key)}, wanted 0 where student.encoder reads"
-                " other tokens or token types than the teacher: their states do not align"
-            )
     seed_everything(params.seed)
     student = move(new_student(lessons, student_params, params.seed), runtime.device)
     answers = DistillationLoss(params.temperature, params.alpha)
     loss: Loss = answers
-    if params.hidden_weight > 0 or params.relation_weight > 0:
+    if params.run_teacher():
+        assert not lessons.own_windows or (training or lessons.training).heard is not None
         set_training_kernel(lessons.teacher, runtime.device)
         layer_map = list(zip(params.student_layers, params.teacher_layers, strict=True))
         loss = IntermediateLoss(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stages.core.data.batches import Batch, FlatLogits, count_batches, shuffled_batches
+from stages.core.data.batches import Batch, FlatLogits, Heard, count_batches, shuffled_batches
 from stages.core.data.windows import NO_LABEL, Windows
 from stages.core.errors import InputError
 from stages.core.models.families import word_embeddings
@@ -58,10 +58,14 @@ class _Progress:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Windows to train on, and the teacher's logits for them where a loss asks for them."""
+    """Windows to train on, and what a loss asks for beside them.
+
+    That is the teacher's logits, and its own windows where it is to be run on other tokens.
+    """
 
     windows: Windows
     teacher_logits: FlatLogits | None = None
+    heard: Heard | None = None
 
     def take(self, rows: Tensor) -> "TrainingSet":
         """Return the windows `rows`, (R,) int64, as a set of their own."""
@@ -69,7 +73,7 @@ class TrainingSet:
         logits = (
             None if self.teacher_logits is None else (self.teacher_logits[0][tokens], self.teacher_logits[1][tokens])
         )
-        return TrainingSet(self.windows.take(rows), logits)
+        return TrainingSet(self.windows.take(rows), logits, None if self.heard is None else self.heard.take(rows))
 
     def labelled(self) -> "TrainingSet":
         """Return the windows that have a label as a set of their own."""
@@ -77,10 +81,11 @@ class TrainingSet:
         return self if len(rows) == len(self.windows) else self.take(rows)
 
     def join(self, others: "TrainingSet") -> "TrainingSet":
-        """Return these windows and the others behind them; both have the teacher's logits."""
+        """Return these windows and the others behind them, with those of the teacher where both have heard some."""
         assert self.teacher_logits is not None and others.teacher_logits is not None
         start, end = (torch.cat(pair) for pair in zip(self.teacher_logits, others.teacher_logits, strict=True))
-        return TrainingSet(self.windows.join(others.windows), (start, end))
+        heard = None if self.heard is None or others.heard is None else self.heard.join(others.heard)
+        return TrainingSet(self.windows.join(others.windows), (start, end), heard)
 
 
 def fit(
@@ -202,7 +207,9 @@ def _parameter_groups(modules: list[nn.Module], weight_decay: float) -> list[dic
 def _epoch(data: TrainingSet, params: FitParams, epoch: int, skip: int, widths: int) -> Iterator[Batch]:
     """Yield an epoch's batches, without the first `skip`, which a checkpoint has behind it."""
     generator = torch.Generator().manual_seed(params.seed * 10_007 + epoch)
-    batches = shuffled_batches(data.windows, params.batch_size, generator, data.teacher_logits, widths=widths)
+    batches = shuffled_batches(
+        data.windows, params.batch_size, generator, data.teacher_logits, heard=data.heard, widths=widths
+    )
     for number, batch in enumerate(batches):
         if number >= skip:
             yield batch

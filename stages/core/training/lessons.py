@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from stages.core.data.batches import Heard
+from stages.core.data.carry import best_windows
 from stages.core.data.logits import OWN, load_logits
 from stages.core.data.prepared import UNLABELLED, Questions, has_own_windows, has_unlabelled, load_split, load_taught
 from stages.core.data.windows import fingerprint_tokenizer
@@ -33,11 +35,14 @@ class Lessons:
     own_windows: bool = False  # cut by another tokenizer than the teacher's
 
 
-def load_lessons(data: Path, teacher: Path, cache: Path, device: torch.device) -> Lessons:
-    """Load all of it; raises InputError where the cache is not this teacher's on these windows."""
-    training = _load_training(data, cache, "train", fingerprint(teacher))
+def load_lessons(data: Path, teacher: Path, cache: Path, device: torch.device, *, run_teacher: bool = False) -> Lessons:
+    """Load all of it, with `run_teacher` the teacher's windows too where it reads other tokens than its students.
+
+    Raises InputError where the cache is not this teacher's on these windows.
+    """
+    training = _load_training(data, cache, "train", fingerprint(teacher), run_teacher)
     if has_unlabelled(data):
-        training = training.join(_load_training(data, cache, UNLABELLED, fingerprint(teacher)))
+        training = training.join(_load_training(data, cache, UNLABELLED, fingerprint(teacher), run_teacher))
     return Lessons(move(load_checkpoint(teacher), device), training, load_taught(data, "dev"), has_own_windows(data))
 
 
@@ -59,9 +64,13 @@ def in_the_teachers_tokens(lessons: Lessons, data: Path, teacher: Path, cache: P
     return Lessons(lessons.teacher, training, load_split(data, "dev"))
 
 
-def _load_training(data: Path, cache: Path, name: str, teacher: str) -> TrainingSet:
+def _load_training(data: Path, cache: Path, name: str, teacher: str, run_teacher: bool) -> TrainingSet:
     windows = load_taught(data, name).windows
-    return TrainingSet(windows, load_logits(cache / f"{name}.safetensors", windows, teacher))
+    logits = load_logits(cache / f"{name}.safetensors", windows, teacher)
+    if not (run_teacher and has_own_windows(data)):
+        return TrainingSet(windows, logits)
+    its = load_split(data, name).windows
+    return TrainingSet(windows, logits, Heard(its, torch.from_numpy(best_windows(its, windows))))
 
 
 def new_student(lessons: Lessons, student: StudentParams, seed: int) -> PreTrainedModel:

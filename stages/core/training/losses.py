@@ -21,6 +21,7 @@ from stages.core.data.batches import Batch
 from stages.core.data.windows import NO_LABEL
 from stages.core.errors import InputError
 from stages.core.models.families import layers
+from stages.core.training.alignment import Alignment, align
 
 MASKED_LOGIT = -1e4  # finite: 0 * log(0) stays 0 in the divergence where -inf would make it NaN
 
@@ -152,7 +153,8 @@ class IntermediateLoss(nn.Module):
     Hidden states of chosen student layers are held to those of teacher layers. Where the widths differ a learned
     projection per pair stands between; it is a parameter of the loss, not of the student, and so is gone when the
     student is saved. Relations are those of the last layers' queries, keys and values. A weight of 0 switches a part
-    off, and it costs nothing then.
+    off, and it costs nothing then. A teacher that reads other tokens has what is in it carried over to the student's
+    (see stages/core/training/alignment.py).
     """
 
     def __init__(
@@ -190,32 +192,33 @@ class IntermediateLoss(nn.Module):
 
     def forward(self, model: nn.Module, batch: Batch) -> LossTerms:
         """Return "loss" and its parts "hard", "soft" and, where their weights are above 0, "hidden" and "relation"."""
-        output, relations = self._run(model, batch)
+        output, relations = self._run(model, batch.model_inputs())
         with torch.no_grad():
-            wanted, wanted_relations = self._run(self._teacher[0], batch)
+            wanted, wanted_relations = self._run(self._teacher[0], batch.teacher_inputs())
+        tokens = align(batch)
         terms = self.answers.terms(output, batch)
         if self.weight:
-            terms["hidden"] = self._hidden(output.hidden_states, wanted.hidden_states, batch)
+            terms["hidden"] = self._hidden(output.hidden_states, wanted.hidden_states, tokens)
             terms["loss"] = terms["loss"] + self.weight * terms["hidden"]
         if self.relation_weight:
-            terms["relation"] = self._relation(relations, wanted_relations, batch)
+            terms["relation"] = self._relation(relations, wanted_relations, tokens)
             terms["loss"] = terms["loss"] + self.relation_weight * terms["relation"]
         return terms
 
-    def _run(self, model: nn.Module, batch: Batch) -> tuple[Any, list[Tensor]]:
+    def _run(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, list[Tensor]]:
         with relation_vectors(model) as vectors:
-            return model(**batch.model_inputs(), output_hidden_states=self.weight > 0), vectors
+            return model(**inputs, output_hidden_states=self.weight > 0), vectors
 
-    def _hidden(self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Batch) -> Tensor:
+    def _hidden(self, student: Sequence[Tensor], teacher: Sequence[Tensor], tokens: Alignment) -> Tensor:
         errors = [
-            hidden_alignment(project(student[mine]), teacher[its], batch.attention_mask)
+            hidden_alignment(project(student[mine]), tokens.carry(teacher[its]), tokens.mask)
             for (mine, its), project in zip(self.layer_map, self.projections, strict=True)
         ]
         return torch.stack(errors).mean()
 
-    def _relation(self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Batch) -> Tensor:
+    def _relation(self, student: Sequence[Tensor], teacher: Sequence[Tensor], tokens: Alignment) -> Tensor:
         divergences = [
-            relation_divergence(mine, its, batch.attention_mask, self.relation_heads)
+            relation_divergence(mine, tokens.carry(its), tokens.mask, self.relation_heads)
             for mine, its in zip(student, teacher, strict=True)
         ]
         return torch.stack(divergences).mean()

@@ -96,6 +96,11 @@ class DistilParams(FitParams):
         pairs = f"as many layers as student_layers ({len(self.student_layers)}), at least one"
         require(len(self.teacher_layers) == len(self.student_layers) > 0, "teacher_layers", self.teacher_layers, pairs)
 
+    def run_teacher(self, *searched: str) -> bool:
+        """Whether something inside the teacher is asked for, which is not cached, here or in a search of these."""
+        weights = ("hidden_weight", "relation_weight")
+        return any(getattr(self, name) > 0 or name in searched for name in weights)
+
     def at(self, point: Mapping[str, float]) -> "DistilParams":
         """Return these settings with the knobs of a search set to `point`."""
         changes: dict[str, Any] = dict(point)
