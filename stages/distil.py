@@ -43,7 +43,7 @@ def run(
     from stages.core.training.scratch import scratch_folder
 
     runtime = start(runtime_params, params.seed)
-    lessons = load_lessons(data, teacher, cache, runtime.device, run_teacher=params.run_teacher())
+    lessons = load_lessons(data, teacher, cache, runtime.device, run_teacher=params.needs_teacher())
     with scratch_folder(scratch, [params, runtime, student_params], [data, teacher, cache, origin]) as unfinished:
         student, losses = distil(lessons, student_params, params, runtime, scratch=unfinished, name="distil")
         dev = score_model(student, lessons.dev, decode, runtime.device, params.batch_size)

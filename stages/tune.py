@@ -101,7 +101,7 @@ def run(
     runtime = start(runtime_params, params.seed)
     distilled = move(load_checkpoint(default.student), runtime.device) if default else None
     history = read_history(default.history) if default else []
-    run_teacher = distil_params.run_teacher(*params.space)
+    run_teacher = distil_params.needs_teacher(*params.space)
     lessons = load_lessons(data, teacher, cache, runtime.device, run_teacher=run_teacher)
     # Where the trials are kept, how many there are and what comes after them changes none of them.
     trial_params = replace(params, storage="", updates=0, finalists=0, average=False)

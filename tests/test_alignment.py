@@ -1,7 +1,9 @@
 """What is inside a teacher carried over to other tokens: against a loop over characters, and in the loss."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,13 +11,19 @@ from torch import Tensor
 
 from stages.core.data.batches import Batch, Heard, collate
 from stages.core.data.carry import best_windows
+from stages.core.data.prepared import Questions
 from stages.core.data.windows import Windows, make_windows
+from stages.core.models.checkpoint import save_checkpoint
 from stages.core.training.alignment import align, shared_characters
+from stages.core.training.distillation import distil
 from stages.core.training.fit import TrainingSet
-from stages.core.training.losses import DistillationLoss, IntermediateLoss, relation_divergence
+from stages.core.training.lessons import Lessons
+from stages.core.training.losses import DistillationLoss, IntermediateLoss, relation_divergence, relation_vectors
+from stages.core.training.settings import DistilParams, StudentParams
 from tests.toy_models import toy_qa_model, toy_tokenizer
 from tests.toy_papers import Paper, drawn_paper, windows_of
 from tests.toy_questions import toy_examples
+from tests.toy_training import CPU, fit_params, weights_of
 
 
 def heard_by(teacher: Windows, student: Windows) -> Heard:
@@ -83,7 +91,7 @@ def test_real_tokenizers_meet_by_characters(tmp_path: Path, mine: str, its: str)
     assert not (mask & ~batch.context_mask).any(), "questions are aligned, whose characters are not known"
 
 
-def test_a_token_is_halved_between_two_by_their_characters() -> None:
+def test_shared_characters_are_counted() -> None:
     mine, its = torch.tensor([[[0, 4]]]), torch.tensor([[[0, 1], [1, 3], [3, 9], [9, 12]]])
     assert shared_characters(mine, its).tolist() == [[[1, 2, 1, 0]]]
 
@@ -106,12 +114,14 @@ def test_where_tokens_are_the_same_all_of_them_are_aligned_with_themselves() -> 
     assert found.carry(states) is states
 
 
-def across(tmp_path: Path) -> tuple[Windows, Heard]:
-    """Byte-level windows of a student and the WordPiece windows of its teacher, of other lengths."""
-    examples = toy_examples(5, seed=4)
+def across(
+    tmp_path: Path, seed: int = 4, count: int = 5, families: tuple[str, str] = ("roberta", "bert")
+) -> tuple[Windows, Heard]:
+    """Windows of a student and its teacher: byte-level ones and shorter WordPiece ones, or of other `families`."""
+    examples = toy_examples(count, seed=seed)
     student, teacher = (
         make_windows(examples, toy_tokenizer(tmp_path / family, family), max_length=40, doc_stride=4)
-        for family in ("roberta", "bert")
+        for family in families
     )
     return student, heard_by(teacher, student)
 
@@ -124,7 +134,9 @@ def test_a_batch_has_the_teachers_windows_at_the_same_width(tmp_path: Path) -> N
         batch = collate(student, rows, heard=heard, widths=widths)
         alone = collate(heard.windows, heard.rows[rows])
         inputs = batch.teacher_inputs()
-        assert {tuple(tensor.shape) for tensor in inputs.values()} == {(2, min(width, 40))}
+        shapes = {tuple(tensor.shape) for tensor in (*inputs.values(), *batch.model_inputs().values())}
+        assert shapes == {(2, min(width, 40))}
+        assert alone.input_ids.shape[1] < batch.input_ids.shape[1], "nothing of the teacher's windows is padded"
         for name, tensor in alone.model_inputs().items():
             torch.testing.assert_close(inputs[name][:, : tensor.shape[1]], tensor)
             assert name == "input_ids" or not inputs[name][:, tensor.shape[1] :].any()
@@ -133,17 +145,17 @@ def test_a_batch_has_the_teachers_windows_at_the_same_width(tmp_path: Path) -> N
 def test_the_loss_holds_a_student_to_a_teacher_of_other_tokens(tmp_path: Path) -> None:
     """Each part of it written out once more, from the two models run by themselves."""
     windows, heard = across(tmp_path)
-    student, teacher = toy_qa_model("roberta", 1, width=16), toy_qa_model("bert", 2)
+    student, teacher = toy_qa_model("roberta", 1, width=16).eval(), toy_qa_model("bert", 2)
     zeros = torch.zeros(len(windows.input_ids))
     batch = collate(windows, torch.arange(len(windows)), (zeros, zeros), heard=heard)
     pairs = [(1, 2), (3, 3)]
     loss = IntermediateLoss(
         DistillationLoss(2.0, 0.5), student, teacher, pairs, 2.0, relation_weight=0.5, relation_heads=2
     )
-    terms = loss(student.eval(), batch)
-    with torch.no_grad():
+    terms = loss(student, batch)
+    alone = collate(heard.windows, heard.rows)
+    with torch.no_grad(), relation_vectors(student) as my_vectors, relation_vectors(teacher) as its_vectors:
         mine = student(**batch.model_inputs(), output_hidden_states=True).hidden_states
-        alone = collate(heard.windows, heard.rows)
         its = teacher(**alone.model_inputs(), output_hidden_states=True).hidden_states
         errors: list[Tensor] = []
         for (low, high), project in zip(pairs, loss.projections, strict=True):
@@ -162,7 +174,18 @@ def test_the_loss_holds_a_student_to_a_teacher_of_other_tokens(tmp_path: Path) -
         0.5 * terms["soft"] + 0.5 * terms["hard"] + 2.0 * terms["hidden"] + 0.5 * terms["relation"],
         check_dtype=False,
     )
-    assert terms["relation"] > 0
+    divergences = []
+    for mine, its in zip(my_vectors, its_vectors, strict=True):
+        windows_of_it = []
+        for row in range(len(windows)):
+            shares = torch.tensor(plain_weights(windows, row, heard))
+            kept = shares.sum(-1) > 0
+            wanted = (shares @ its[row, : shares.shape[1]])[kept]
+            pair = [part.view(len(part), 2, -1).transpose(0, 1) for part in (mine[row, : len(shares)][kept], wanted)]
+            logs = [(part @ part.transpose(1, 2) / part.shape[-1] ** 0.5).log_softmax(-1) for part in pair]
+            windows_of_it.append((logs[1].exp() * (logs[1] - logs[0])).sum(-1).mean(0))
+        divergences.append(torch.cat(windows_of_it).mean())
+    torch.testing.assert_close(terms["relation"].detach(), torch.stack(divergences).mean(), rtol=1e-4, atol=1e-7)
 
 
 def test_relations_are_those_of_the_aligned_tokens(tmp_path: Path) -> None:
@@ -184,17 +207,39 @@ def test_relations_are_those_of_the_aligned_tokens(tmp_path: Path) -> None:
 
 
 def test_a_training_set_keeps_what_its_windows_have_heard(tmp_path: Path) -> None:
+    """Also behind another, whose windows and teacher's windows are others."""
     windows, heard = across(tmp_path)
-    zeros = torch.zeros(len(windows.input_ids))
-    whole = TrainingSet(windows, (zeros, zeros), heard)
-    rows = torch.tensor([4, 1])
-    taken = whole.take(rows)
-    both = taken.join(whole)
-    assert taken.heard is not None and both.heard is not None
+    others, theirs = across(tmp_path / "others", seed=9, count=3)
+    whole, behind = (
+        TrainingSet(each, (torch.zeros(len(each.input_ids)),) * 2, listened)
+        for each, listened in ((windows, heard), (others, theirs))
+    )
+    both = whole.take(torch.tensor([4, 1])).join(behind)
+    assert both.heard is not None
     its = both.heard.windows
     ids = [its.question_ids[row] for row in both.heard.rows.tolist()]
-    assert ids == list(both.windows.question_ids) == [windows.question_ids[row] for row in [4, 1, *range(len(windows))]]
-    assert TrainingSet(windows, (zeros, zeros)).take(rows).heard is None
+    assert ids == list(both.windows.question_ids)
+    assert ids == [windows.question_ids[4], windows.question_ids[1], *others.question_ids]
+    batch = collate(both.windows, torch.arange(len(ids)), heard=both.heard)
+    assert (align(batch).mask & batch.context_mask).sum() > 0.5 * batch.context_mask.sum()
+
+
+def test_where_the_teacher_is_not_run_its_windows_change_nothing(tmp_path: Path) -> None:
+    windows, heard = across(tmp_path, families=("bert", "roberta"))
+    assert heard.windows.lengths.max() > windows.lengths.max(), "they would widen no batch"
+    teacher, encoder = toy_qa_model("roberta", 1), tmp_path / "encoder"
+    save_checkpoint(toy_qa_model("bert", 5, width=16), toy_tokenizer(tmp_path / "own", "bert"), encoder)
+    training = TrainingSet(windows, (torch.zeros(len(windows.input_ids)),) * 2, heard)
+    dev = Questions(toy_examples(5, seed=4), windows)
+    settings: dict[str, Any] = {**vars(fit_params(dropout=0.1)), "temperature": 2.0, "alpha": 0.9, "relation_heads": 2}
+    params = DistilParams(**settings, hidden_weight=0.0, relation_weight=0.0, student_layers=(1,), teacher_layers=(1,))
+    trained = []
+    for name, given in (("with", training), ("without", replace(training, heard=None))):
+        (tmp_path / name).mkdir()
+        lessons = Lessons(teacher, given, dev, own_windows=True)
+        student = StudentParams((0, 1), encoder=str(encoder))
+        trained.append(weights_of(distil(lessons, student, params, CPU, scratch=tmp_path / name, name="run")[0]))
+    assert trained[0] == trained[1]
 
 
 def same(one: Batch, other: Batch) -> bool:

@@ -10,6 +10,7 @@ from stages.core.data.batches import (
     BUCKET_BATCHES,
     Batch,
     FlatLogits,
+    Heard,
     collate,
     count_batches,
     ordered_batches,
@@ -96,6 +97,10 @@ def test_types_are_those_a_model_and_a_loss_take(batch: Batch) -> None:
     assert kinds.pop("context_mask") == torch.bool
     assert kinds.pop("teacher_start_logits") == kinds.pop("teacher_end_logits") == torch.float32
     assert set(kinds.values()) == {torch.int64}
+    heard = collate(make(LENGTHS), torch.tensor(ROWS), heard=Heard(make(LENGTHS), torch.arange(len(LENGTHS))))
+    for characters in (heard.characters, heard.teacher_characters):
+        assert characters is not None and characters.dtype == torch.int32
+    assert {tensor.dtype for tensor in heard.teacher_inputs().values()} == {torch.int64}
 
 
 def test_model_is_given_token_types_only_where_its_family_has_them(windows: Windows, batch: Batch) -> None:
@@ -110,8 +115,9 @@ def test_batch_without_teacher_has_no_teacher_logits(windows: Windows) -> None:
     assert batch.teacher_start_logits is batch.teacher_end_logits is None
 
 
-def test_batch_moves_whole(batch: Batch) -> None:
-    moved = batch.to(torch.device("meta"))
+def test_batch_moves_whole(windows: Windows) -> None:
+    heard = Heard(windows, torch.arange(len(windows)))
+    moved = collate(windows, torch.tensor(ROWS), logits_of(windows), heard=heard).to(torch.device("meta"))
     assert {getattr(moved, field.name).device.type for field in fields(moved)} == {"meta"}
     assert collate(make([4], uses_token_types=False), torch.tensor([0])).to(CPU).token_type_ids is None
 
@@ -191,13 +197,15 @@ def test_number_of_batches_is_known_before(count: int) -> None:
 def test_batches_are_padded_to_steps_of_width_and_no_further_than_windows_go(longest: int, width: int) -> None:
     cut = make([longest, 1])
     cut = replace(cut, metadata={**cut.metadata, "max_length": "20"})
-    plain, wide = (collate(cut, torch.tensor([0, 1]), logits_of(cut), widths=step) for step in (1, 8))
+    rows = torch.tensor([0, 1])
+    heard = Heard(cut, rows)
+    plain, wide = (collate(cut, rows, logits_of(cut), heard=heard, widths=step) for step in (1, 8))
     assert wide.input_ids.shape == (2, width)
     for field in fields(Batch):
         before, after = getattr(plain, field.name), getattr(wide, field.name)
-        if before.dim() == 2:
+        if before.dim() > 1:
             assert torch.equal(after[:, :longest], before)
-            assert (after[:, longest:] == (PAD if field.name == "input_ids" else 0)).all()
+            assert (after[:, longest:] == (PAD if field.name.endswith("input_ids") else 0)).all()
         else:
             assert torch.equal(after, before)
 

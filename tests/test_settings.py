@@ -122,9 +122,8 @@ def test_a_point_of_the_search_changes_its_knobs_only() -> None:
 def test_the_teacher_runs_where_what_is_inside_it_is_asked_for(
     hidden: float, relation: float, searched: tuple[str, ...], runs: bool
 ) -> None:
-    assert (
-        DistilParams(**{**DISTIL, "hidden_weight": hidden, "relation_weight": relation}).run_teacher(*searched) is runs
-    )
+    params = DistilParams(**{**DISTIL, "hidden_weight": hidden, "relation_weight": relation})
+    assert params.needs_teacher(*searched) is runs
 
 
 def test_a_search_may_change_every_float_of_distil_and_nothing_else() -> None:

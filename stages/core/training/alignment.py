@@ -1,9 +1,8 @@
 """A teacher's hidden states carried over to a student's tokens by characters, so that the two may have two tokenizers.
 
 A context token of the student gets the mean of the states of those teacher tokens that share characters with it, each
-weighted by how many. Position 0, the class "no answer here", belongs to position 0. Tokens that share none, such as
-those of the question, whose characters windows do not keep, and text that the teacher's window does not show, are not
-aligned.
+weighted by how many. Position 0, the class "no answer here", belongs to position 0. Not aligned are tokens that share
+none: those of the question, whose characters windows do not keep, and of text that the teacher's window does not show.
 
 Sizes: B windows of L tokens, for teacher and student, H the teacher's width.
 """
@@ -26,17 +25,17 @@ class Alignment:
     def carry(self, states: Tensor) -> Tensor:
         """Return what the teacher's vectors (B, L, H) say of the student's tokens, (B, L, H), 0 where nothing.
 
-        Autocast rounds them: but for that, a token that both cut alike keeps its vector.
+        Autocast rounds them, as it does what a layer makes; else a token that both cut alike keeps its vector.
         """
         return states if self.weights is None else self.weights @ states.float()
 
 
 def align(batch: Batch) -> Alignment:
-    """Return the alignment of a batch; where the teacher reads the same tokens all real ones are, with themselves."""
+    """Return the alignment of a batch: of each real token with itself, where the teacher reads the same tokens."""
     if batch.characters is None or batch.teacher_characters is None:
         return Alignment(batch.attention_mask)
     shared = shared_characters(batch.characters, batch.teacher_characters)
-    shared[:, 0, 0] = 1
+    shared[:, 0, 0].fill_(1)
     total = shared.sum(dim=-1, keepdim=True)
     return Alignment(total[:, :, 0] > 0, shared / total.clamp(min=1))
 

@@ -1,6 +1,7 @@
 """One distillation run as `distil` makes it once and `tune` many times: cut, align, train."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -35,8 +36,11 @@ def distil(
     student = move(new_student(lessons, student_params, params.seed), runtime.device)
     answers = DistillationLoss(params.temperature, params.alpha)
     loss: Loss = answers
-    if params.run_teacher():
-        assert not lessons.own_windows or (training or lessons.training).heard is not None
+    learned = training or lessons.training
+    if not params.needs_teacher():
+        learned = replace(learned, heard=None)  # its windows would but widen the batches
+    else:
+        assert not lessons.own_windows or learned.heard is not None
         set_training_kernel(lessons.teacher, runtime.device)
         layer_map = list(zip(params.student_layers, params.teacher_layers, strict=True))
         loss = IntermediateLoss(
@@ -51,7 +55,7 @@ def distil(
     losses = fit(
         student,
         loss,
-        training or lessons.training,
+        learned,
         params,
         runtime,
         scratch=scratch,

@@ -81,9 +81,13 @@ class TrainingSet:
         return self if len(rows) == len(self.windows) else self.take(rows)
 
     def join(self, others: "TrainingSet") -> "TrainingSet":
-        """Return these windows and the others behind them, with those of the teacher where both have heard some."""
+        """Return these windows and the others behind them.
+
+        Both have the teacher's logits, and both have its windows or neither has.
+        """
         assert self.teacher_logits is not None and others.teacher_logits is not None
         start, end = (torch.cat(pair) for pair in zip(self.teacher_logits, others.teacher_logits, strict=True))
+        assert (self.heard is None) == (others.heard is None)
         heard = None if self.heard is None or others.heard is None else self.heard.join(others.heard)
         return TrainingSet(self.windows.join(others.windows), (start, end), heard)
 

@@ -64,10 +64,10 @@ def soft_divergence(student: Tensor, teacher: Tensor, mask: Tensor, temperature:
 
 
 def hidden_alignment(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of two layers' states (B, L, H), each token's state normalised, over real tokens only.
+    """Mean squared error of two layers' states (B, L, H), each token's state normalised, over the tokens compared.
 
     Without the normalisation the layers with the largest states would own the loss (Sun et al. 2019, PKD). `mask` is
-    (B, L), 1 on real tokens.
+    (B, L), 1 or true on these: all real ones, or those that are aligned.
     """
     width = (student.shape[-1],)
     normalised = [functional.layer_norm(states.float(), width) for states in (student, teacher)]
@@ -76,13 +76,13 @@ def hidden_alignment(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 
 def relation_divergence(student: Tensor, teacher: Tensor, mask: Tensor, heads: int) -> Tensor:
-    """Kullback-Leibler divergence of how tokens relate to each other in two models, mean over heads and real tokens.
+    """Kullback-Leibler divergence of how tokens relate to each other in two models, mean over heads and tokens.
 
     `student` (B, L, H) and `teacher` (B, L, H') are the vectors, of all attention heads side by side, that one of the
     query, key or value matrices makes. Both are cut into `heads` relation heads; a token's relation is the softmax of
-    its scaled products with all real tokens of its window (`mask` (B, L) is 1 there). Neither widths nor numbers of
-    attention heads have to agree (Wang et al. 2021, "MiniLMv2", equation 5). Raises InputError where `heads` does not
-    divide both widths.
+    its scaled products with those tokens of its window that are compared (`mask` (B, L) is 1 or true there: all real
+    ones, or those that are aligned). Neither widths nor numbers of attention heads have to agree (Wang et al. 2021,
+    "MiniLMv2", equation 5). Raises InputError where `heads` does not divide both widths.
     """
     log_student, log_teacher = (_log_relations(vectors, mask, heads) for vectors in (student, teacher))
     per_token = functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=-1)  # (B, A, L)
@@ -153,8 +153,8 @@ class IntermediateLoss(nn.Module):
     Hidden states of chosen student layers are held to those of teacher layers. Where the widths differ a learned
     projection per pair stands between; it is a parameter of the loss, not of the student, and so is gone when the
     student is saved. Relations are those of the last layers' queries, keys and values. A weight of 0 switches a part
-    off, and it costs nothing then. A teacher that reads other tokens has what is in it carried over to the student's
-    (see stages/core/training/alignment.py).
+    off, and it costs nothing then. Where the teacher reads other tokens, its states are carried over to the student's
+    tokens (see stages/core/training/alignment.py).
     """
 
     def __init__(

@@ -96,7 +96,7 @@ class DistilParams(FitParams):
         pairs = f"as many layers as student_layers ({len(self.student_layers)}), at least one"
         require(len(self.teacher_layers) == len(self.student_layers) > 0, "teacher_layers", self.teacher_layers, pairs)
 
-    def run_teacher(self, *searched: str) -> bool:
+    def needs_teacher(self, *searched: str) -> bool:
         """Whether something inside the teacher is asked for, which is not cached, here or in a search of these."""
         weights = ("hidden_weight", "relation_weight")
         return any(getattr(self, name) > 0 or name in searched for name in weights)
