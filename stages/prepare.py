@@ -52,6 +52,7 @@ class UnlabelledParams:
 
     other_offsets: int  # training questions on their paragraph without its first words
     other_paragraphs: int  # training questions on another paragraph of their article
+    cloze: int  # questions made of the words around a phrase, on training paragraphs and those of `sources`
     sources: tuple[str, ...]  # of further paragraphs, with questions or without, see stages/core/data/sources.py
     paragraphs: int  # paragraphs of those, each asked a question of its own article or of another
 
@@ -59,7 +60,7 @@ class UnlabelledParams:
         """Vouch for ranges."""
         for source in self.sources:
             require(is_known_form(source), "sources", source, HUB_FORM)
-        for key in ("other_offsets", "other_paragraphs", "paragraphs"):
+        for key in ("other_offsets", "other_paragraphs", "cloze", "paragraphs"):
             require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         require(bool(self.sources) or self.paragraphs == 0, "paragraphs", self.paragraphs, "0 where sources is empty")
 
@@ -78,8 +79,9 @@ def run(
     """Read, check, split, sample, draw what is unlabelled, tokenise, verify, write."""
     source = resolve_model(encoder.model, encoder.sha256)
     models = list(dict.fromkeys([source, student.origin(source)]))
+    from stages.core.data.cloze import cloze_questions
     from stages.core.data.cutting import load_cutter
-    from stages.core.data.examples import sample
+    from stages.core.data.examples import Paragraph, sample
     from stages.core.data.splits import count_dropped, read_sources, split_by_article, without_contexts_of
     from stages.core.data.unlabelled import at_other_offsets, on_other_paragraphs, on_paragraphs, read_pool
     from stages.core.data.writing import write_split, write_unlabelled
@@ -105,9 +107,11 @@ def run(
     found, asked, bad_found = read_pool(
         unlabelled.sources, corpus, params.on_bad_record, taken=taken, articles=articles
     )
+    of_train = [Paragraph(each.title, each.context) for each in train]
     drawn = {
         "other_offsets": at_other_offsets(splits["train"], unlabelled.other_offsets, params.seed, taken=taken),
         "other_paragraphs": on_other_paragraphs(splits["train"], train, unlabelled.other_paragraphs, params.seed),
+        "cloze": cloze_questions([*of_train, *found], unlabelled.cloze, params.seed),
         "paragraphs": on_paragraphs(found, [*splits["train"], *asked], unlabelled.paragraphs, params.seed),
     }
     cutters = [load_cutter(model, max_length=windows.max_length, doc_stride=windows.doc_stride) for model in models]

@@ -134,7 +134,7 @@ def prepare(folder: Path, hub: HubStandIn, encoder: Path, train: str, test: str)
         "windows": {"max_length": 64, "doc_stride": 16},
         "encoder": {"model": str(encoder), "sha256": ""},
         "student": {"encoder": "", "sha256": "", "layers": [0]},
-        "unlabelled": {"other_offsets": 0, "other_paragraphs": 0, "sources": [], "paragraphs": 0},
+        "unlabelled": {"other_offsets": 0, "other_paragraphs": 0, "cloze": 0, "sources": [], "paragraphs": 0},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     command = ["-m", "stages.prepare", "--corpus", "data/primer", "--out", "prepared", "--metrics", "data.json"]

@@ -39,7 +39,7 @@ DATA = DataParams(
 )
 WINDOWS = WindowsParams(max_length=64, doc_stride=16)
 STUDENT = StudentParams((0, 2))
-UNLABELLED = UnlabelledParams(other_offsets=0, other_paragraphs=0, sources=(), paragraphs=0)
+UNLABELLED = UnlabelledParams(other_offsets=0, other_paragraphs=0, cloze=0, sources=(), paragraphs=0)
 OUTPUTS = [f"{split}.{kind}" for split in ("dev", "test", "train") for kind in ("json", "safetensors")]
 
 
@@ -223,7 +223,8 @@ def test_inputs_without_labels_lie_beside_the_splits(corpus: Path, encoder: Enco
     (of_test,) = toy_examples(1, seed=9)
     of_test = replace(of_test, id="more", title=test[0].title, context=f"{of_test.context} And more.")
     write_squad(corpus / "more.json", [*toy_examples(10, seed=4), *dev, *test, of_test])
-    asked = UnlabelledParams(other_offsets=7, other_paragraphs=6, sources=(str(corpus / "more.json"),), paragraphs=5)
+    sources = (str(corpus / "more.json"),)
+    asked = UnlabelledParams(other_offsets=7, other_paragraphs=6, cloze=150, sources=sources, paragraphs=5)
     student = student_of(tmp_path / "student", "roberta")
     plain = prepare(corpus, encoder, "plain", dev=("primer:dev",))
     metrics = prepare(corpus, encoder, dev=("primer:dev",), unlabelled=asked, student=student)
@@ -236,15 +237,17 @@ def test_inputs_without_labels_lie_beside_the_splits(corpus: Path, encoder: Enco
     assert metrics["unlabelled"] == {
         "other_offsets": 7,
         "other_paragraphs": 6,
+        "cloze": 150,
         "paragraphs": 5,
         "windows": len(found.windows),
     }
     assert {key: metrics[key] for key in plain} == plain
-    assert len({each.id for each in found.examples}) == 18
+    assert len({each.id for each in found.examples}) == 168
     assert not {each.context for each in found.examples} & {each.context for each in (*dev, *test)}
-    assert not {each.question for each in found.examples} - {
-        each.question for each in (*train, *toy_examples(10, seed=4))
-    }
+    free = [*train, *toy_examples(10, seed=4)]
+    cloze = [each for each in found.examples if each.id.startswith("cloze")]
+    assert not {each.question for each in found.examples if each not in cloze} - {each.question for each in free}
+    assert {each.context for each in cloze} == {each.context for each in free}
     for windows in (found.windows, taught.windows):
         assert set(windows.question_ids) == {each.id for each in found.examples}
         assert set(windows.start_positions.tolist()) == set(windows.end_positions.tolist()) == {-1}
@@ -371,6 +374,7 @@ def test_bad_parameter_ends_in_one_line_before_torch(data: dict[str, Any], messa
         ("\nencoder:", "\nencode:", "params.yaml: section 'encoder' is missing"),
         ("encoder: ''", "encoder: nowhere", "model 'nowhere': no such folder"),
         ("other_offsets: 0", "other_offsets: -1", "params.yaml: unlabelled.other_offsets is -1, wanted 0 or more"),
+        ("cloze: 0", "cloze: -1", "params.yaml: unlabelled.cloze is -1, wanted 0 or more"),
         (
             "paragraphs: 0 #",
             "paragraphs: 4 #",

@@ -702,7 +702,11 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Run:
     pipeline = Pipeline(tmp_path_factory.mktemp("more"))
     write_squad(pipeline.root / "corpus" / "more.json", toy_examples(16, seed=4, articles=2))
     pipeline.unlabelled = UnlabelledParams(
-        other_offsets=8, other_paragraphs=8, sources=(str(pipeline.root / "corpus" / "more.json"),), paragraphs=8
+        other_offsets=8,
+        other_paragraphs=4,
+        cloze=4,
+        sources=(str(pipeline.root / "corpus" / "more.json"),),
+        paragraphs=8,
     )
     return pipeline, run_all(pipeline)
 
@@ -742,7 +746,7 @@ def test_the_control_sees_labelled_windows_only_as_often(more: Run, monkeypatch:
 
 
 def test_a_cache_without_the_inputs_that_have_no_labels_is_refused(copied: Pipeline) -> None:
-    copied.unlabelled = UnlabelledParams(other_offsets=8, other_paragraphs=0, sources=(), paragraphs=0)
+    copied.unlabelled = UnlabelledParams(other_offsets=8, other_paragraphs=0, cloze=0, sources=(), paragraphs=0)
     copied.prepare()
     assert "unlabelled.safetensors: no such cache; run the cache_teacher stage" in refusal(copied.baseline)
 

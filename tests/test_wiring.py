@@ -39,7 +39,7 @@ class Called(BaseException):
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """A pipeline run up to its models, with inputs without labels; then tuned at values that are nobody else's."""
     pipeline = Pipeline(tmp_path_factory.mktemp("finished"))
-    pipeline.unlabelled = UnlabelledParams(other_offsets=8, other_paragraphs=0, sources=(), paragraphs=0)
+    pipeline.unlabelled = UnlabelledParams(other_offsets=8, other_paragraphs=0, cloze=0, sources=(), paragraphs=0)
     pipeline.tune_params = replace(pipeline.tune_params, updates=8, finalists=1)
     for name, step in pipeline.steps().items():
         if name not in ("student_init", "prune_curve", "benchmark", "report") and not name.startswith("evaluate"):

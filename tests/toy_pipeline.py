@@ -71,7 +71,7 @@ STUDENT = StudentParams(layers=(0, 2))
 # All others are 1.
 STUDENT_INIT_SEED, PRUNE_CURVE_SEED, PRUNE_TEACHER_SEED, EXPORT_SEED = 2, 3, 4, 5
 CALIBRATION_WINDOWS = 8
-UNLABELLED = prepare.UnlabelledParams(other_offsets=0, other_paragraphs=0, sources=(), paragraphs=0)
+UNLABELLED = prepare.UnlabelledParams(other_offsets=0, other_paragraphs=0, cloze=0, sources=(), paragraphs=0)
 # A trial takes 4 updates an epoch, 8 in all: four trials, or more where some are stopped.
 TUNE = tune.TuneParams(
     seed=1,

@@ -10,26 +10,34 @@ from profiles.measuring import Arm, main
 from stages.core.errors import clean_exit
 
 # Labelled questions -> passes over them alone. With as many unlabelled windows beside them half the passes are as many
-# updates.
+# updates; with cloze questions for all passes but one, a single pass is.
 PASSES = {1000: 6, 3000: 4, 10000: 2}
-LABELS = "labels_only"
-KINDS = ("other_offsets", "other_paragraphs", "paragraphs")
+LABELS, CLOZE_ONCE = "labels_only", "cloze_once"
+KINDS = ("other_offsets", "other_paragraphs", "paragraphs", "cloze")
 # At most so many paragraphs are drawn from the sources; where more inputs are wanted, other_offsets make up the number.
 PARAGRAPHS = 3000
 
 
 def arm(size: int, name: str) -> Arm:
-    """The arm of `size` questions that has only labels or one of KINDS."""
-    counts = dict.fromkeys(KINDS, 0)
-    if name != LABELS:
+    """The arm of `size` questions that has only labels, as many inputs of one of KINDS, or no input twice."""
+    counts, passes = dict.fromkeys(KINDS, 0), PASSES[size] // 2
+    if name == LABELS:
+        passes = PASSES[size]
+    elif name == CLOZE_ONCE:
+        counts["cloze"], passes = size * (PASSES[size] - 1), 1
+    else:
         counts[name] = min(size, PARAGRAPHS) if name == "paragraphs" else size
         counts["other_offsets"] += size - sum(counts.values())
-    passes = PASSES[size] if name == LABELS else PASSES[size] // 2
     unlabelled = {f"unlabelled.{kind}": count for kind, count in counts.items()}
     return Arm(size, name, {"data.train_questions": size, "distil.epochs": passes, **unlabelled})
 
 
-ARMS = [arm(size, name) for size in PASSES for name in (LABELS, *KINDS)]
+# Of 10,000 questions `cloze` has one pass already.
+ARMS = [
+    arm(size, name)
+    for size, passes in PASSES.items()
+    for name in (LABELS, *KINDS, *([CLOZE_ONCE] if passes > 2 else []))
+]
 
 if __name__ == "__main__":
     with clean_exit():

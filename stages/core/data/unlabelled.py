@@ -2,7 +2,8 @@
 
 A teacher's answer needs no gold span, so a cache may hold more windows than there are labels. Three ways to get them:
 a labelled question on its paragraph from another place on, on another paragraph of its article, and paragraphs of
-further sources, asked a question of their own article or of another. All are drawn by seed, each at most once.
+further sources, asked a question of their own article or of another. All are drawn by seed, each at most once. A
+fourth, questions made of the paragraphs' own words, is in stages/core/data/cloze.py.
 """
 
 import random
