@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.core.data.examples import Answer, Example, write_squad
-from stages.core.data.sources import HUB_SOURCE, read_source, source_files
+from stages.core.data.examples import Answer, Example, Paragraph, write_squad
+from stages.core.data.sources import HUB_SOURCE, read_bare_questions, read_paragraphs, read_source, source_files
 from stages.core.errors import InputError
 from tests.hub_stand_in import COMMIT
 
@@ -55,6 +55,50 @@ def test_path_is_a_file_or_a_folder_of_files_by_name(tmp_path: Path) -> None:
 
 def test_folder_without_questions_is_named(tmp_path: Path) -> None:
     assert refusal(str(tmp_path), tmp_path) == f"{tmp_path}: the folder holds no .json file"
+
+
+def test_paragraphs_of_a_text_lie_between_blank_lines_under_its_name(tmp_path: Path) -> None:
+    text = tmp_path / "Old Kings.txt"
+    text.write_bytes(b"\xef\xbb\xbfOne king\n  came late. \n\n \t\r\nTwo came\r\nearly.\n\n\n")
+    assert list(read_paragraphs(str(text), tmp_path)) == [
+        Paragraph("Old Kings", "One king came late."),
+        Paragraph("Old Kings", "Two came early."),
+    ]
+    assert list(read_bare_questions(str(text), tmp_path)) == []
+
+
+def test_a_folder_without_questions_is_read_for_its_texts(tmp_path: Path) -> None:
+    for name in "ba":
+        (tmp_path / f"{name}.txt").write_text(f"text of {name}")
+    assert list(read_paragraphs(str(tmp_path), tmp_path)) == [Paragraph(name, f"text of {name}") for name in "ab"]
+    assert list(read_bare_questions(str(tmp_path), tmp_path)) == []
+    assert refusal(str(tmp_path), tmp_path) == f"{tmp_path}: the folder holds no .json file", "they have no questions"
+    write(tmp_path / "c.json", "c")
+    # A licence beside the questions is not one of their paragraphs.
+    assert list(read_paragraphs(str(tmp_path), tmp_path)) == [Paragraph("Kings", "king c")]
+    assert [record.example.id for record in read_bare_questions(str(tmp_path), tmp_path)] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\n \n", ": holds no text"),
+        (b"one\n\ncaf\xe9\n", ": line 3: bytes that are not UTF-8; save the file as UTF-8"),
+        (None, ": no such file; name a text file"),
+    ],
+)
+def test_a_text_that_cannot_be_read_is_named(content: bytes | None, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        list(read_paragraphs(str(path), tmp_path))
+    assert str(caught.value) == f"{path}{told}"
+
+
+def test_a_folder_with_neither_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r": the folder holds no .json or .txt file$"):
+        list(read_paragraphs(str(tmp_path), tmp_path))
 
 
 def test_missing_path_is_named(tmp_path: Path) -> None:

@@ -137,9 +137,11 @@ def test_a_source_of_bare_text_needs_neither_key(tmp_path: Path) -> None:
 def test_nothing_comes_from_an_article_that_dev_or_test_holds(tmp_path: Path) -> None:
     named = write(tmp_path / "a.json", ("text", [("q", "who?")]))
     write_squad(tmp_path / "b.json", [example("s", "", "nameless text")])
-    sources = [named, str(tmp_path / "b.json")]
-    paragraphs, questions, _ = read_pool(sources, tmp_path, "error", taken=(), articles={"A", ""})
-    assert [each.context for each in paragraphs] == ["nameless text"]
+    for name in ("Old kings", "New kings"):
+        (tmp_path / f"{name}.txt").write_text(f"{name} alone\n")
+    sources = [named, *(str(tmp_path / name) for name in ("b.json", "Old kings.txt", "New kings.txt"))]
+    paragraphs, questions, _ = read_pool(sources, tmp_path, "error", taken=(), articles={"A", "", "Old_Kings"})
+    assert [each.context for each in paragraphs] == ["nameless text", "New kings alone"]
     assert [each.id for each in questions] == ["s"]
 
 

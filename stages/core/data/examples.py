@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,6 +88,25 @@ def parse_squad(path: Path) -> Iterator[Record]:
 def parse_paragraphs(path: Path) -> Iterator[Paragraph]:
     """Yield the paragraphs of one SQuAD v1.1 file, those without a question too; raises as `parse_squad` does."""
     yield from _parse(path, lambda paragraph, title, _: [Paragraph(title, paragraph["context"])])
+
+
+def parse_text(path: Path) -> Iterator[Paragraph]:
+    """Yield the paragraphs of a text file in UTF-8, titled by its name; blank lines part them, others are joined.
+
+    Raises InputError where the file is missing, is not UTF-8 or holds no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; name a text file") from None
+    for number, line in enumerate(lines, 1):
+        if any("\ud800" <= character <= "\udfff" for character in line):
+            raise InputError(f"{path}: line {number}: bytes that are not UTF-8; save the file as UTF-8")
+    paragraphs = [list(group) for has_text, group in groupby(lines, lambda line: bool(line.strip())) if has_text]
+    if not paragraphs:
+        raise InputError(f"{path}: holds no text")
+    for each in paragraphs:
+        yield Paragraph(path.stem, " ".join(line.strip() for line in each))
 
 
 def parse_questions(path: Path) -> Iterator[Record]:

@@ -5,6 +5,9 @@ A source is a string:
     primer:SPLIT                       the embedded corpus, SPLIT train, dev or test
     hub:OWNER/NAME@COMMIT:SPLIT        a data set in SQuAD's columns, COMMIT 40 hex digits
     anything else                      the path of a SQuAD v1.1 JSON file, or of a folder of them
+
+Where paragraphs are all that is wanted, the path may be that of a .txt file, or of a folder of them, without questions:
+blank lines part its paragraphs, and its name is the title.
 """
 
 import re
@@ -14,9 +17,19 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from stages.core.data.examples import Answer, Example, Paragraph, Record, parse_paragraphs, parse_questions, parse_squad
+from stages.core.data.examples import (
+    Answer,
+    Example,
+    Paragraph,
+    Record,
+    parse_paragraphs,
+    parse_questions,
+    parse_squad,
+    parse_text,
+)
 from stages.core.errors import InputError
 
+TEXT = ".txt"
 HUB_FORM = "hub:OWNER/NAME@COMMIT:SPLIT with a commit of 40 hex digits"
 HUB_SOURCE = re.compile(r"hub:(?P<name>[^@:]+)@(?P<commit>[0-9a-f]{40}):(?P<split>\w+)")
 
@@ -43,8 +56,9 @@ def read_bare_questions(source: str, corpus: Path) -> Iterator[Record]:
     if source.startswith("hub:"):
         yield from (replace(record, example=replace(record.example, answers=())) for record in _read_hub(source))
         return
-    for path in source_files(source, corpus):
-        yield from parse_questions(path)
+    for path in source_files(source, corpus, or_text=True):
+        if path.suffix != TEXT:
+            yield from parse_questions(path)
 
 
 def read_paragraphs(source: str, corpus: Path) -> Iterator[Paragraph]:
@@ -52,20 +66,26 @@ def read_paragraphs(source: str, corpus: Path) -> Iterator[Paragraph]:
     if source.startswith("hub:"):
         yield from (Paragraph(record.example.title, record.example.context) for record in _read_hub(source))
         return
-    for path in source_files(source, corpus):
-        yield from parse_paragraphs(path)
+    for path in source_files(source, corpus, or_text=True):
+        yield from parse_text(path) if path.suffix == TEXT else parse_paragraphs(path)
 
 
-def source_files(source: str, corpus: Path) -> list[Path]:
-    """Return the files a source is read from, sorted; none for a data set on the hub."""
+def source_files(source: str, corpus: Path, *, or_text: bool = False) -> list[Path]:
+    """Return the files a source is read from, sorted; none for a data set on the hub.
+
+    Of a folder they are its .json files, or, with `or_text`, its .txt files where it has none. Raises InputError where
+    it has neither.
+    """
     if source.startswith("hub:"):
         return []
     if source.startswith("primer:"):
         return [corpus / f"{source.removeprefix('primer:')}.json"]
     path = Path(source)
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files and or_text:
+        files = sorted(path.glob(f"*{TEXT}"))
     if not files:
-        raise InputError(f"{path}: the folder holds no .json file")
+        raise InputError(f"{path}: the folder holds no .json{' or .txt' if or_text else ''} file")
     return files
 
 

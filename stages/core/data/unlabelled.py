@@ -88,7 +88,8 @@ def read_pool(
     """Return the sound paragraphs of all sources, their questions without answers, and records dropped by fault.
 
     Paragraphs need no question, questions no answer. Left out, with their questions, are paragraphs whose text is one
-    of `taken` and those of `articles`, by title; an empty title names none. Raises InputError, a line per kind of
+    of `taken` and those of `articles`, by title, as "Super_Bowl_50" and "Super Bowl 50" are one; an empty title names
+    none. Raises InputError, a line per kind of
     fault, if there is one and `on_bad_record` is "error".
     """
     seen: set[str] = set()
@@ -101,10 +102,11 @@ def read_pool(
             seen.add(record.example.id)
             questions.append(record.example)
     dropped = drop_faults(faults, on_bad_record)
+    shut = {_plain(title) for title in articles if title}
     paragraphs = dict.fromkeys(paragraph for source in sources for paragraph in read_paragraphs(source, corpus))
 
     def is_free(each: Paragraph | Example) -> bool:
-        return each.context not in taken and (not each.title or each.title not in articles)
+        return each.context not in taken and _plain(each.title) not in shut
 
     return (
         [each for each in paragraphs if _is_sound(each) and is_free(each)],
@@ -116,6 +118,10 @@ def read_pool(
 def _fault_but_no_answer(record: Record, seen: set[str]) -> Fault | None:
     fault = find_fault(record, seen)
     return None if fault is not None and fault.kind == "no_answer" else fault
+
+
+def _plain(title: str) -> str:
+    return title.replace("_", " ").casefold()
 
 
 def _is_sound(paragraph: Paragraph) -> bool:
