@@ -46,7 +46,7 @@ def settings(profile: str, arm: Arm, folder: Path) -> tuple[Values, Values]:
 @pytest.mark.parametrize(
     ("profile", "tried"),
     [
-        ("unlabelled-cpu", {f"unlabelled.{kind}" for kind in KINDS}),
+        ("unlabelled-cpu", {"unlabelled.sources", *(f"unlabelled.{kind}" for kind in KINDS)}),
         ("teachers-cpu", {"cache_teacher.others"}),
     ],
 )
@@ -72,11 +72,12 @@ def test_inputs_times_passes_are_the_same_in_all_arms_of_a_size(tmp_path: Path) 
         _, after = settings("unlabelled-cpu", arm, tmp_path)
         unlabelled = sum(int(str(after["unlabelled"][kind])) for kind in KINDS)
         passes = int(str(after["distil"]["epochs"]))
-        if arm.name == "cloze_once":
+        if arm.name in ("cloze_once", "cloze_text"):
             assert unlabelled == after["unlabelled"]["cloze"]
             assert passes == 1
         else:
             assert unlabelled == (0 if arm.name == "labels_only" else arm.size)
+        assert (after["unlabelled"]["sources"] != []) == (arm.name in ("paragraphs", "cloze_text"))
         inputs.setdefault(arm.size, set()).add((arm.size + unlabelled) * passes)
     assert list(inputs) == [1000, 3000, 10000]
     assert all(len(each) == 1 for each in inputs.values())

@@ -20,7 +20,7 @@ from stages import evaluate
 from stages.core.data.batches import Batch, collate, ordered_batches
 from stages.core.data.examples import read_squad, write_squad
 from stages.core.data.logits import load_logits
-from stages.core.data.prepared import load_split
+from stages.core.data.prepared import Questions, load_split
 from stages.core.data.settings import WindowsParams
 from stages.core.data.windows import load_windows
 from stages.core.errors import InputError
@@ -30,6 +30,7 @@ from stages.core.models.macs import count_macs
 from stages.core.models.source import EncoderParams, file_sha256
 from stages.core.params import read_yaml
 from stages.core.pruning.curve import CRITERIA
+from stages.core.qa.ensemble import Reader, Said
 from stages.core.qa.evaluation import quality, score_model
 from stages.core.qa.inference import predict_logits
 from stages.core.report.variants import VARIANTS
@@ -235,6 +236,29 @@ def test_the_cache_is_as_good_as_the_teacher(run: Run) -> None:
     assert (
         run[0].json("metrics/cache_teacher.json")["dev"]["f1_live"] == run[0].json("metrics/teacher.json")["dev"]["f1"]
     )
+
+
+def test_a_cache_in_bf16_is_near_the_exact_one_and_held_against_the_exact_teacher(
+    copied: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = copied.json("metrics/cache_teacher.json")
+    asked = []
+
+    def listen(self: Reader, questions: Questions, *, precision: str, **given: Any) -> Said:
+        asked.append((len(questions.examples), precision))
+        return read(self, questions, precision=precision, **given)
+
+    read = Reader.read
+    monkeypatch.setattr(Reader, "read", listen)
+    windows = load_split(copied.root / "data", "train").windows
+    made_by = fingerprint(copied.root / "models" / "teacher")
+    before = load_logits(copied.root / "cache" / "train.safetensors", windows, made_by)
+    copied.cache_teacher(precision="bf16")
+    after = load_logits(copied.root / "cache" / "train.safetensors", windows, made_by)
+    assert asked == [(24, "bf16"), (8, "bf16"), (8, "fp32")]
+    for old, new in zip(before, after, strict=True):
+        assert 0 < (old - new).abs().max() < 0.1
+    assert copied.json("metrics/cache_teacher.json")["dev"]["f1_live"] == exact["dev"]["f1_live"]
 
 
 def test_a_teacher_of_several_trainings_is_their_mean(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

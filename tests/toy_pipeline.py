@@ -144,9 +144,11 @@ class Pipeline:
             scratch=self.root / "scratch" / "teacher",
         )
 
-    def cache_teacher(self, *others: str) -> None:
+    def cache_teacher(self, *others: str, precision: str = "fp32") -> None:
         cache_teacher.run(
-            cache_teacher.CacheTeacherParams(seed=1, batch_size=4, others=others, f1_tolerance=0.5),
+            cache_teacher.CacheTeacherParams(
+                seed=1, batch_size=4, precision=precision, others=others, f1_tolerance=0.5
+            ),
             RUNTIME,
             DECODE,
             data=self.root / "data",

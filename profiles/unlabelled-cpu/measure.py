@@ -12,31 +12,39 @@ from stages.core.errors import clean_exit
 # Labelled questions -> passes over them alone. With as many unlabelled windows beside them half the passes are as many
 # updates; with cloze questions for all passes but one, a single pass is.
 PASSES = {1000: 6, 3000: 4, 10000: 2}
-LABELS, CLOZE_ONCE = "labels_only", "cloze_once"
+LABELS, CLOZE_ONCE, CLOZE_TEXT = "labels_only", "cloze_once", "cloze_text"
 KINDS = ("other_offsets", "other_paragraphs", "paragraphs", "cloze")
 # At most so many paragraphs are drawn from the sources; where more inputs are wanted, other_offsets make up the number.
 PARAGRAPHS = 3000
+# Of `paragraphs`: those that the labelled questions are drawn from, and the embedded corpus.
+LABELLED = ["../data/squadshifts/new_wiki.json", "../data/squadshifts/amazon.json", "primer:train"]
+# Of `cloze_text`: Wikipedia, to which nobody has written a question.
+TEXT = ["../data/wikipedia"]
 
 
 def arm(size: int, name: str) -> Arm:
     """The arm of `size` questions that has only labels, as many inputs of one of KINDS, or no input twice."""
     counts, passes = dict.fromkeys(KINDS, 0), PASSES[size] // 2
+    sources: list[str] = []
     if name == LABELS:
         passes = PASSES[size]
-    elif name == CLOZE_ONCE:
+    elif name in (CLOZE_ONCE, CLOZE_TEXT):
         counts["cloze"], passes = size * (PASSES[size] - 1), 1
+        sources = TEXT if name == CLOZE_TEXT else []
     else:
+        sources = LABELLED if name == "paragraphs" else []
         counts[name] = min(size, PARAGRAPHS) if name == "paragraphs" else size
         counts["other_offsets"] += size - sum(counts.values())
     unlabelled = {f"unlabelled.{kind}": count for kind, count in counts.items()}
-    return Arm(size, name, {"data.train_questions": size, "distil.epochs": passes, **unlabelled})
+    values = {"data.train_questions": size, "distil.epochs": passes, "unlabelled.sources": sources, **unlabelled}
+    return Arm(size, name, values)
 
 
 # Of 10,000 questions `cloze` has one pass already.
 ARMS = [
     arm(size, name)
     for size, passes in PASSES.items()
-    for name in (LABELS, *KINDS, *([CLOZE_ONCE] if passes > 2 else []))
+    for name in (LABELS, *KINDS, *([CLOZE_ONCE] if passes > 2 else []), CLOZE_TEXT)
 ]
 
 if __name__ == "__main__":

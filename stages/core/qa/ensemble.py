@@ -40,12 +40,15 @@ class Reader:
     model: PreTrainedModel
     cutter: Cutter | None = None
 
-    def read(self, questions: Questions, *, batch_size: int, device: torch.device) -> Said:
-        """Return what the model says of the questions, in float32; raises InputError where they cannot be cut."""
+    def read(self, questions: Questions, *, batch_size: int, device: torch.device, precision: str) -> Said:
+        """Return what the model says of the questions, as float32; raises InputError where they cannot be cut.
+
+        Precision is that of the forward pass, fp32 or bf16.
+        """
         own = questions
         if self.cutter is not None:
             own = Questions(questions.examples, self.cutter.cut(questions.examples))
-        logits = predict_logits(self.model, own.windows, batch_size=batch_size, device=device, precision="fp32")
+        logits = predict_logits(self.model, own.windows, batch_size=batch_size, device=device, precision=precision)
         return Said(own, logits)
 
 
