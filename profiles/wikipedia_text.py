@@ -20,7 +20,9 @@ from stages.core.files import whole_folder
 
 WORDS = range(40, 251)  # of a paragraph; those of SQuAD have 20 to 650, about 120 on average
 LAST_SECTIONS = "See also|References|Notes|Citations|Footnotes|Sources|Bibliography|Further reading|External links"
-NAMESPACED = re.compile(r"\s*:?[A-Za-z-]+:")  # a link to a picture, a category or another language
+# Links that show no text of the sentence: pictures with their captions, categories, the same page in other languages.
+NOT_TEXT = re.compile(r"\s*(?:(?i:File|Image|Media|Category)\s*:|[a-z]{2,3}(?:-[a-z]+)*:[^|]*$)")
+NAME_BYTES = 200  # of a file's name; titles have up to 255, and file systems want room for the ending
 REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
 SENTENCES = re.compile(r"[\"'(A-Z0-9][^|{}\[\]]*[.!?][\"')]*")
 
@@ -30,11 +32,13 @@ def articles(dump: Path) -> Iterator[tuple[str, str]]:
     found = False
     with bz2.open(dump) if dump.suffix == ".bz2" else dump.open("rb") as file:
         try:
-            for _, element in ElementTree.iterparse(file):
-                if element.tag.rpartition("}")[2] != "page":
+            events = ElementTree.iterparse(file, ("start", "end"))
+            _, root = next(events)
+            for event, element in events:
+                if event == "start" or element.tag.rpartition("}")[2] != "page":
                     continue
                 title, namespace, text = (element.findtext(f".//{{*}}{name}", "") for name in ("title", "ns", "text"))
-                element.clear()
+                root.clear()  # a whole Wikipedia does not fit in memory
                 found = True
                 if namespace == "0" and not REDIRECT.match(text):
                     yield title, text
@@ -53,7 +57,7 @@ def paragraphs(wikitext: str) -> list[str]:
         code.remove(section)
     left_out = [
         *code.filter_tags(matches=lambda tag: str(tag.tag).lower() in ("ref", "table")),
-        *code.filter_wikilinks(matches=lambda link: NAMESPACED.match(str(link.title)) is not None),
+        *code.filter_wikilinks(matches=lambda link: NOT_TEXT.match(str(link)[2:-2]) is not None),
     ]
     for node in left_out:
         if code.contains(node):  # else it went with one around it
@@ -74,8 +78,9 @@ def main() -> None:
     with whole_folder(options.out) as folder:
         for title, wikitext in articles(options.dump):
             if found := paragraphs(wikitext):
-                name = title.replace("/", " ")
-                (folder / f"{name}.txt").write_text("\n\n".join(found) + "\n", encoding="utf-8")
+                name = title.replace("/", " ").encode()[:NAME_BYTES].decode(errors="ignore")
+                with (folder / f"{name}.txt").open("a", encoding="utf-8") as file:  # two titles may have one name
+                    file.write("\n\n".join(found) + "\n\n")
                 written, count = written + 1, count + len(found)
     print(f"{options.out}: {count} paragraphs of {written} articles", file=sys.stderr)
 

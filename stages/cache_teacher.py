@@ -4,7 +4,7 @@ Reads the teacher and the prepared windows of train and dev, and of inputs witho
 ragged half-precision logits bound to a fingerprint of tokenizer, windows and teacher. Where students read other
 windows, the logits are carried over to them by characters; the probabilities of further teachers are averaged with
 its own. Dev is scored from the cache and from the live teacher in fp32: neither a faster forward pass, nor half
-precision, nor the carriage may cost anything.
+precision, nor the carriage may cost anything. Train is scored from the cache and from the pass that it was made in.
 """
 
 import argparse
@@ -90,7 +90,10 @@ def run(
             scores[split]["f1_mean"] = pool(live, questions).f1(decode)
     wanted, found = scores["dev"]["f1_mean" if others else "f1_live"], scores["dev"]["f1_cached"]
     if abs(wanted - found) > params.f1_tolerance:
-        raise InputError(f"{out}: dev F1 is {found} from the cache and {wanted} live; the cache is not usable")
+        raise InputError(
+            f"{out}: dev F1 is {found} from the cache and {wanted} live; "
+            "the cache is not usable: set cache_teacher.precision to fp32, or raise f1_tolerance"
+        )
     write_json(metrics, scores)
 
 

@@ -11,6 +11,7 @@ from stages.core.data.cloze import (
     FEWEST,
     LEFT_OUT,
     QUESTION_WORDS,
+    SENTENCE_END,
     SENTENCE_WORDS,
     cloze_questions,
     draw_question,
@@ -57,6 +58,26 @@ def test_phrases_have_no_mark_within_and_no_function_word_at_an_end() -> None:
         assert 1 <= len(parts) <= 4
         assert not {parts[0].lower(), parts[-1].lower()} & BOUNDS_NO_PHRASE
         assert "," not in " ".join(parts[:-1])
+
+
+@pytest.mark.parametrize(
+    ("context", "sentences"),
+    [
+        ("He left. She stayed! Did they? 40 did.", 4),
+        ('He said "go." Then she left.', 2),
+        ("He left (late.) Then she left.", 2),
+        ("Dr. Reed met J. R. Smith of the U.S. Navy, Mrs. Hill and e.g. me.", 1),
+        ("It rose by 3.5 to 4. The end.", 2),
+    ],
+)
+def test_sentences_end_at_a_mark_before_a_capital(context: str, sentences: int) -> None:
+    assert len(SENTENCE_END.split(context)) == sentences
+
+
+def test_a_mark_within_closing_ones_ends_a_phrase_too() -> None:
+    words = ["Tom", 'Reed,"', "said", "(Hill.)", "Then"]
+    assert (1, 3) not in {(each.first, each.stop) for each in phrases(words)}
+    assert (0, 2) in {(each.first, each.stop) for each in phrases(words)}
 
 
 def test_a_capital_at_the_start_of_a_sentence_is_no_name_and_a_lone_mark_no_phrase() -> None:
@@ -107,13 +128,14 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("whole")
 def test_with_all_words_around_a_question_is_the_sentence_with_the_phrase_asked_for() -> None:
-    words = ["Old", "boats", "of", "Reed", "left", "40", "ports", "early"]
+    sentence = ["Old", "boats", "of", "Reed", "left", "40", "ports", "early."]
+    words = [word.rstrip(".") for word in sentence]  # no mark is left, wherever its word stands
     wanted = set()
-    for phrase in phrases(words):
+    for phrase in phrases(sentence):
         before, after = words[: phrase.first], words[phrase.stop :]
         for asked in QUESTION_WORDS[phrase.kind]:
             wanted |= {" ".join([*before, asked, *after]) + "?", " ".join([asked, *after, *before]) + "?"}
-    assert set(drawn(" ".join(words), 6000)) == wanted
+    assert set(drawn(" ".join(sentence), 6000)) == wanted
 
 
 @pytest.mark.usefixtures("whole")

@@ -82,7 +82,6 @@ def test_a_folder_without_questions_is_read_for_its_texts(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"\n \n", ": holds no text"),
         (b"one\n\ncaf\xe9\n", ": line 3: bytes that are not UTF-8; save the file as UTF-8"),
         (None, ": no such file; name a text file"),
     ],
@@ -94,6 +93,20 @@ def test_a_text_that_cannot_be_read_is_named(content: bytes | None, told: str, t
     with pytest.raises(InputError) as caught:
         list(read_paragraphs(str(path), tmp_path))
     assert str(caught.value) == f"{path}{told}"
+
+
+def test_an_empty_text_has_no_paragraph(tmp_path: Path) -> None:
+    (tmp_path / "A.TXT").write_text("\n \n")
+    assert (
+        list(read_paragraphs(str(tmp_path), tmp_path)) == list(read_paragraphs(str(tmp_path / "A.TXT"), tmp_path)) == []
+    )
+
+
+def test_a_text_is_no_source_of_questions(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    assert refusal(str(tmp_path / "a.txt"), tmp_path) == (
+        f"{tmp_path}/a.txt: a text file has no questions; name it in unlabelled.sources"
+    )
 
 
 def test_a_folder_with_neither_is_named(tmp_path: Path) -> None:

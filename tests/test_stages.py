@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from stages import evaluate
+from stages.cache_teacher import CacheTeacherParams
 from stages.core.data.batches import Batch, collate, ordered_batches
 from stages.core.data.examples import read_squad, write_squad
 from stages.core.data.logits import load_logits
@@ -256,9 +257,15 @@ def test_a_cache_in_bf16_is_near_the_exact_one_and_held_against_the_exact_teache
     copied.cache_teacher(precision="bf16")
     after = load_logits(copied.root / "cache" / "train.safetensors", windows, made_by)
     assert asked == [(24, "bf16"), (8, "bf16"), (8, "fp32")]
+    asked.clear()
+    copied.cache_teacher(str(copied.root / "models" / "teacher"), precision="bf16")
+    assert asked == [(24, "bf16")] * 2 + [(8, "bf16")] * 2 + [(8, "fp32")] * 2
     for old, new in zip(before, after, strict=True):
         assert 0 < (old - new).abs().max() < 0.1
-    assert copied.json("metrics/cache_teacher.json")["dev"]["f1_live"] == exact["dev"]["f1_live"]
+    found = copied.json("metrics/cache_teacher.json")["dev"]
+    assert found["f1_live"] == found["f1_other_1"] == found["f1_mean"] == exact["dev"]["f1_live"]
+    params = CacheTeacherParams(seed=1, batch_size=4, precision="fp16", others=(), f1_tolerance=0.5)
+    assert refusal(params.check) == "precision is 'fp16', wanted fp32 or bf16"
 
 
 def test_a_teacher_of_several_trainings_is_their_mean(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,7 +524,7 @@ def test_a_cache_that_scores_otherwise_than_the_teacher_is_refused(
 
     read = logits.load_logits
     monkeypatch.setattr(logits, "load_logits", lambda *given: tuple(-each for each in read(*given)))
-    assert "the cache is not usable" in refusal(copied.cache_teacher)
+    assert refusal(copied.cache_teacher).endswith("set cache_teacher.precision to fp32, or raise f1_tolerance")
 
 
 def test_a_form_that_differs_stops_export_and_leaves_everything_as_it_was(copied: Pipeline) -> None:

@@ -69,6 +69,17 @@ def test_paragraphs_are_asked_questions_of_their_article_and_of_others_about_as_
     assert 70 < own < 130
 
 
+def test_a_title_with_other_spaces_is_of_the_same_article() -> None:
+    """Where all questions are of one article, its paragraphs are asked those and others are asked them, too."""
+    questions = [example("a", "Old_Kings", "one"), example("b", "New Kings", "two")]
+    paragraphs = [Paragraph("old kings", f"text {number}") for number in range(40)]
+    drawn = on_paragraphs(paragraphs, questions, 40, seed=1)
+    own = sum(each.question == "who is a?" for each in drawn)
+    assert 8 < own < 32
+    only = on_paragraphs(paragraphs, questions[:1], 40, seed=1)
+    assert {each.question for each in only} == {"who is a?"}
+
+
 @pytest.mark.parametrize(("title", "asked"), [("A", {"a", "b"}), ("Z", {"a", "b"})])
 def test_where_one_kind_of_question_lacks_the_other_is_asked(title: str, asked: set[str]) -> None:
     paragraphs = [Paragraph(title, f"text {number}") for number in range(20)]
@@ -137,10 +148,13 @@ def test_a_source_of_bare_text_needs_neither_key(tmp_path: Path) -> None:
 def test_nothing_comes_from_an_article_that_dev_or_test_holds(tmp_path: Path) -> None:
     named = write(tmp_path / "a.json", ("text", [("q", "who?")]))
     write_squad(tmp_path / "b.json", [example("s", "", "nameless text")])
-    for name in ("Old kings", "New kings"):
-        (tmp_path / f"{name}.txt").write_text(f"{name} alone\n")
-    sources = [named, *(str(tmp_path / name) for name in ("b.json", "Old kings.txt", "New kings.txt"))]
-    paragraphs, questions, _ = read_pool(sources, tmp_path, "error", taken=(), articles={"A", "", "Old_Kings"})
+    texts = ("Old kings (\u00e9)", "New kings")
+    for name in texts:
+        (tmp_path / f"{name}.txt").write_text(f"{name} alone\n\nfound  elsewhere\n")
+    sources = [named, *(str(tmp_path / name) for name in ("b.json", *(f"{name}.txt" for name in texts)))]
+    shut = {"A", "", "Old/Kings_(e\u0301)"}
+    taken = {"found\nelsewhere "}
+    paragraphs, questions, _ = read_pool(sources, tmp_path, "error", taken=taken, articles=shut)
     assert [each.context for each in paragraphs] == ["nameless text", "New kings alone"]
     assert [each.id for each in questions] == ["s"]
 

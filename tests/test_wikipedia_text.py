@@ -41,6 +41,9 @@ def test_articles_are_pages_of_the_main_namespace_without_redirects(name: str, t
     ("markup", "text"),
     [
         ("[[Queen|queens]] and '''[[king]]s''' ", "queens and kings "),
+        ("[[Terminator: Genisys|film]] and [[wikt:king|kings]] ", "film and kings "),
+        ("[[Terminator: Genisys]] ", "Terminator: Genisys "),
+        ("[[Category:Kings]]kings ", "kings "),
         ("kings{{citation needed|date=May}}<ref name=a>A book, p. 3.</ref><ref name='b'/> ", "kings "),
         ("[[File:King.png|thumb|A king.<ref>A.</ref>]]kings [[de:König]]", "kings "),
         ("kings<ref>[[File:Book.png]]</ref> ", "kings "),
@@ -89,13 +92,15 @@ def test_a_text_file_per_article_that_has_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pages = [("Old/New Kings", "0", f"{KEPT}\n\n{KEPT}\n"), ("Short", "0", "Too short."), ("A", "0", KEPT)]
+    pages += [("Old New Kings", "0", KEPT), ("ä" * 120, "0", KEPT)]
     out = tmp_path / "text"
     run(monkeypatch, dump(tmp_path / "pages.xml", *pages), out)
     assert {path.name: path.read_text() for path in out.iterdir()} == {
-        "Old New Kings.txt": f"{KEPT}\n\n{KEPT}\n",
-        "A.txt": f"{KEPT}\n",
+        "Old New Kings.txt": f"{KEPT}\n\n" * 3,
+        "A.txt": f"{KEPT}\n\n",
+        f"{'ä' * 100}.txt": f"{KEPT}\n\n",
     }
-    assert capsys.readouterr().err == f"{out}: 3 paragraphs of 2 articles\n"
+    assert capsys.readouterr().err == f"{out}: 5 paragraphs of 4 articles\n"
 
 
 def test_what_is_no_dump_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ KINDS = ("other_offsets", "other_paragraphs", "paragraphs", "cloze")
 PARAGRAPHS = 3000
 # Of `paragraphs`: those that the labelled questions are drawn from, and the embedded corpus.
 LABELLED = ["../data/squadshifts/new_wiki.json", "../data/squadshifts/amazon.json", "primer:train"]
-# Of `cloze_text`: Wikipedia, to which nobody has written a question.
+# Of `cloze_text`, beside the paragraphs of data.train: Wikipedia.
 TEXT = ["../data/wikipedia"]
 
 

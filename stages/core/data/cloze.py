@@ -1,10 +1,10 @@
 """Questions that nobody wrote: words of a paragraph around a phrase, with a question word in the phrase's place.
 
-A teacher answers them as it does others, so a paragraph alone is enough to learn from. Names and numbers are asked for
-more often than other phrases; which words stand around, which of them are left out, and whether those after the phrase
-come first is drawn, or a student would learn to find equal words in an equal order. After the noisy clozes of Lewis et
-al. 2019, "Unsupervised Question Answering by Cloze Translation". Question words, and the words that bound no phrase,
-are English.
+A teacher answers them as it does others, so a paragraph alone is enough to learn from. A name or a number is likelier
+to be asked for than another phrase; which words stand around, which of them are left out, and whether those after the
+phrase come first is drawn, or a student would learn to find equal words in an equal order. After the noisy clozes of
+Lewis et al. 2019, "Unsupervised Question Answering by Cloze Translation". Where sentences end, question words, and the
+words that bound no phrase are English.
 """
 
 import random
@@ -15,14 +15,19 @@ from dataclasses import dataclass
 from stages.core.data.examples import Example, Paragraph
 from stages.core.errors import InputError
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-MARK_AT_END = re.compile(r"[.,;:!?]$")
+MARKS, CLOSING = ".,;:!?", "\"')]”’"
+# A mark, with what closes after it or not, before what may begin a sentence; no initial, no title of a person.
+SENTENCE_END = re.compile(
+    rf"(?:(?<=[.!?])|(?<=[.!?][{re.escape(CLOSING)}]))(?<!\b[A-Z]\.)(?<!\b(?:Mr|Ms|Dr|St|vs)\.)(?<!\bMrs\.)"
+    r"\s+(?=[\"'(\[“‘]?[A-Z0-9])"
+)
+MARK_AT_END = re.compile(rf"[{MARKS}][{re.escape(CLOSING)}]*$")
 SENTENCE_WORDS = range(6, 61)  # shorter ones leave nothing around a phrase, longer ones are lists and tables
 PHRASE_WORDS = range(1, 5)
 AROUND = (3, 8)  # words on each side of the phrase, at least and at most, where there are so many
 FEWEST = 3  # words of the paragraph in a question
 LEFT_OUT = 0.15  # of these words, by chance
-SOUGHT = 3.0  # how much likelier a name or a number is asked for than another phrase
+SOUGHT = 3.0  # times as likely as another phrase, a name or a number is asked for
 MISSES = 1000  # draws one after another that yield no new question, before there are taken to be no more
 QUESTION_WORDS = {
     "number": ("when", "how many", "what"),
@@ -90,8 +95,9 @@ def draw_question(context: str, generator: random.Random) -> str | None:
     if len(before) + len(after) < FEWEST:
         return None
     asked = generator.choice(QUESTION_WORDS[phrase.kind])
-    order = [*before, asked, *after] if generator.random() < 0.5 else [asked, *after, *before]
-    return " ".join(order).rstrip(".,;:!? ") + "?"
+    if generator.random() < 0.5:
+        return _without_mark(" ".join([*before, asked, *after])) + "?"
+    return _without_mark(" ".join([_without_mark(" ".join([asked, *after])), *before])) + "?"
 
 
 def phrases(words: Sequence[str]) -> list[Phrase]:
@@ -105,6 +111,11 @@ def phrases(words: Sequence[str]) -> list[Phrase]:
         for first in range(len(words) - size + 1)
         if bounds[first] and bounds[first + size - 1] and not any(ends[first : first + size - 1])
     ]
+
+
+def _without_mark(text: str) -> str:
+    """Return the text without the marks at its end, which may have closing ones after them."""
+    return MARK_AT_END.sub("", text.rstrip())
 
 
 def _kind(words: Sequence[str], *, begins: bool) -> str:

@@ -93,7 +93,7 @@ def parse_paragraphs(path: Path) -> Iterator[Paragraph]:
 def parse_text(path: Path) -> Iterator[Paragraph]:
     """Yield the paragraphs of a text file in UTF-8, titled by its name; blank lines part them, others are joined.
 
-    Raises InputError where the file is missing, is not UTF-8 or holds no text.
+    Raises InputError where the file is missing or is not UTF-8.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
@@ -102,11 +102,9 @@ def parse_text(path: Path) -> Iterator[Paragraph]:
     for number, line in enumerate(lines, 1):
         if any("\ud800" <= character <= "\udfff" for character in line):
             raise InputError(f"{path}: line {number}: bytes that are not UTF-8; save the file as UTF-8")
-    paragraphs = [list(group) for has_text, group in groupby(lines, lambda line: bool(line.strip())) if has_text]
-    if not paragraphs:
-        raise InputError(f"{path}: holds no text")
-    for each in paragraphs:
-        yield Paragraph(path.stem, " ".join(line.strip() for line in each))
+    for has_text, group in groupby(lines, lambda line: bool(line.strip())):
+        if has_text:
+            yield Paragraph(path.stem, " ".join(line.strip() for line in group))
 
 
 def parse_questions(path: Path) -> Iterator[Record]:

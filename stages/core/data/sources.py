@@ -6,8 +6,8 @@ A source is a string:
     hub:OWNER/NAME@COMMIT:SPLIT        a data set in SQuAD's columns, COMMIT 40 hex digits
     anything else                      the path of a SQuAD v1.1 JSON file, or of a folder of them
 
-Where paragraphs are all that is wanted, the path may be that of a .txt file, or of a folder of them, without questions:
-blank lines part its paragraphs, and its name is the title.
+Where paragraphs are all that is wanted, the path may be that of a .txt file, or of a folder of them and of no .json: an
+article a file, titled by its name, blank lines between the paragraphs.
 """
 
 import re
@@ -29,7 +29,6 @@ from stages.core.data.examples import (
 )
 from stages.core.errors import InputError
 
-TEXT = ".txt"
 HUB_FORM = "hub:OWNER/NAME@COMMIT:SPLIT with a commit of 40 hex digits"
 HUB_SOURCE = re.compile(r"hub:(?P<name>[^@:]+)@(?P<commit>[0-9a-f]{40}):(?P<split>\w+)")
 
@@ -57,7 +56,7 @@ def read_bare_questions(source: str, corpus: Path) -> Iterator[Record]:
         yield from (replace(record, example=replace(record.example, answers=())) for record in _read_hub(source))
         return
     for path in source_files(source, corpus, or_text=True):
-        if path.suffix != TEXT:
+        if not _is_text(path):
             yield from parse_questions(path)
 
 
@@ -67,26 +66,32 @@ def read_paragraphs(source: str, corpus: Path) -> Iterator[Paragraph]:
         yield from (Paragraph(record.example.title, record.example.context) for record in _read_hub(source))
         return
     for path in source_files(source, corpus, or_text=True):
-        yield from parse_text(path) if path.suffix == TEXT else parse_paragraphs(path)
+        yield from parse_text(path) if _is_text(path) else parse_paragraphs(path)
 
 
 def source_files(source: str, corpus: Path, *, or_text: bool = False) -> list[Path]:
     """Return the files a source is read from, sorted; none for a data set on the hub.
 
-    Of a folder they are its .json files, or, with `or_text`, its .txt files where it has none. Raises InputError where
-    it has neither.
+    Of a folder they are its .json files, or, with `or_text`, its .txt files where it has none. Raises InputError for a
+    folder that has neither, and for a text file without `or_text`.
     """
     if source.startswith("hub:"):
         return []
     if source.startswith("primer:"):
         return [corpus / f"{source.removeprefix('primer:')}.json"]
     path = Path(source)
+    if _is_text(path) and not or_text:
+        raise InputError(f"{path}: a text file has no questions; name it in unlabelled.sources")
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files and or_text:
-        files = sorted(path.glob(f"*{TEXT}"))
+        files = sorted(each for each in path.iterdir() if _is_text(each))
     if not files:
         raise InputError(f"{path}: the folder holds no .json{' or .txt' if or_text else ''} file")
     return files
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() == ".txt"
 
 
 def _read_hub(source: str) -> Iterator[Record]:

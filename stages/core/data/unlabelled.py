@@ -1,13 +1,14 @@
 """Inputs without labels: questions and texts that no annotator has put together, for a teacher to answer.
 
-A teacher's answer needs no gold span, so a cache may hold more windows than there are labels. Three ways to get them:
-a labelled question on its paragraph from another place on, on another paragraph of its article, and paragraphs of
-further sources, asked a question of their own article or of another. All are drawn by seed, each at most once. A
-fourth, questions made of the paragraphs' own words, is in stages/core/data/cloze.py.
+A teacher's answer needs no gold span, so a cache may hold more windows than there are labels. Three ways to get them
+are here: a labelled question on its paragraph from another place on, on another paragraph of its article, and
+paragraphs of further sources, asked a question of their own article or of another; questions made of the paragraphs'
+own words are in stages/core/data/cloze.py. All are drawn by seed, each at most once.
 """
 
 import random
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -71,10 +72,10 @@ def on_paragraphs(
     generator = random.Random(seed)
     articles: dict[str, list[Example]] = {}
     for question in questions:
-        articles.setdefault(question.title, []).append(question)
+        articles.setdefault(_plain(question.title), []).append(question)
     drawn = []
     for number in sorted(generator.sample(range(len(paragraphs)), count)):
-        own = articles.get(paragraphs[number].title, [])
+        own = articles.get(_plain(paragraphs[number].title), [])
         inside = bool(own) and (len(own) == len(questions) or generator.random() < 0.5)
         question = generator.choice(own) if inside else _outside(questions, paragraphs[number].title, generator)
         key = f"{question.id} of paragraph {number}"
@@ -88,9 +89,9 @@ def read_pool(
     """Return the sound paragraphs of all sources, their questions without answers, and records dropped by fault.
 
     Paragraphs need no question, questions no answer. Left out, with their questions, are paragraphs whose text is one
-    of `taken` and those of `articles`, by title, as "Super_Bowl_50" and "Super Bowl 50" are one; an empty title names
-    none. Raises InputError, a line per kind of
-    fault, if there is one and `on_bad_record` is "error".
+    of `taken`, whatever its white space, and those of `articles`, by title, as "AC/DC_(band)" and "AC DC (band)" are
+    one; an empty title names none. Raises InputError, a line per kind of fault, if there is one and `on_bad_record` is
+    "error", and for a text file that is not UTF-8.
     """
     seen: set[str] = set()
     questions: list[Example] = []
@@ -102,11 +103,12 @@ def read_pool(
             seen.add(record.example.id)
             questions.append(record.example)
     dropped = drop_faults(faults, on_bad_record)
-    shut = {_plain(title) for title in articles if title}
+    shut_texts = {_one_line(text) for text in taken}
+    shut_titles = {_plain(title) for title in articles if title}
     paragraphs = dict.fromkeys(paragraph for source in sources for paragraph in read_paragraphs(source, corpus))
 
     def is_free(each: Paragraph | Example) -> bool:
-        return each.context not in taken and _plain(each.title) not in shut
+        return _one_line(each.context) not in shut_texts and _plain(each.title) not in shut_titles
 
     return (
         [each for each in paragraphs if _is_sound(each) and is_free(each)],
@@ -120,8 +122,13 @@ def _fault_but_no_answer(record: Record, seen: set[str]) -> Fault | None:
     return None if fault is not None and fault.kind == "no_answer" else fault
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _plain(title: str) -> str:
-    return title.replace("_", " ").casefold()
+    """Return a title as files and data sets alike would have it: they change spaces, slashes and capitals."""
+    return _one_line(re.sub(r"[_/]", " ", unicodedata.normalize("NFC", title))).casefold()
 
 
 def _is_sound(paragraph: Paragraph) -> bool:
@@ -148,7 +155,7 @@ def _draw(choices: Sequence[int], count: int, seed: int, key: str) -> list[tuple
 
 def _outside(questions: Sequence[Example], title: str, generator: random.Random) -> Example:
     """Draw a question of another article; there is one."""
-    while (question := generator.choice(questions)).title == title:
+    while _plain((question := generator.choice(questions)).title) == _plain(title):
         pass
     return question
 
