@@ -70,7 +70,7 @@ def test_paragraphs_are_asked_questions_of_their_article_and_of_others_about_as_
 
 
 def test_a_title_with_other_spaces_is_of_the_same_article() -> None:
-    """Where all questions are of one article, its paragraphs are asked those and others are asked them, too."""
+    """So its paragraphs are asked its questions about half of the time, and nothing else where there are no others."""
     questions = [example("a", "Old_Kings", "one"), example("b", "New Kings", "two")]
     paragraphs = [Paragraph("old kings", f"text {number}") for number in range(40)]
     drawn = on_paragraphs(paragraphs, questions, 40, seed=1)
