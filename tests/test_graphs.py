@@ -90,6 +90,7 @@ def lesson(kind: str, family: str, device: torch.device) -> tuple[PreTrainedMode
     if kind == "baseline":
         return student, answers
     pairs, teacher = [(0, 0), (1, 3)], move(toy_qa_model(OTHER[family] if kind == "across" else family, 1), device)
+    set_training_kernel(teacher, device)  # as `distil` does: transformers' own copies its mask from the host
     return student, IntermediateLoss(answers, student, teacher, pairs, 1.0, relation_weight=1.0, relation_heads=2)
 
 
