@@ -72,8 +72,9 @@ def run(
             smoothing=params.smoothing,
             signed_weights=params.signed_weights,
         )
-        found = describe_forms(forms, dev, decode, batch_size=params.batch_size)
-        require_agreement(found, ("stock", "onnx"), params.tolerance)
+        same, tolerance = ("stock", "onnx"), params.tolerance
+        found = describe_forms(forms, dev, decode, batch_size=params.batch_size, held=same, tolerance=tolerance)
+        require_agreement(found, same, tolerance)
     write_json(metrics, found)
 
 

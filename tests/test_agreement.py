@@ -1,13 +1,20 @@
 """Forms of one model are compared logit by logit; one that differs is named."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from stages.core.errors import InputError
-from stages.core.qa.agreement import largest_difference, require_agreement
+from stages.core.qa import agreement
+from stages.core.qa.agreement import TO_EXACT, describe_forms, largest_difference, require_agreement
+from stages.core.qa.decoding import DecodeParams
+from tests.toy_questions import toy_questions
 
+LONG = 24  # tokens
 LOGITS = (torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0]))
 
 
@@ -27,3 +34,48 @@ def test_a_form_that_differs_is_named_in_one_line(difference: float) -> None:
     with pytest.raises(InputError, match=f"form onnx: .* differs by {difference} from that of finetuned") as error:
         require_agreement(forms, ("stock", "onnx"), 1e-4)
     assert len(str(error.value).splitlines()) == 1
+
+
+class Rounded(nn.Module):
+    """Says of each token its number plus `off`, by way of a sum that float32 rounds in the long windows only."""
+
+    def __init__(self, off: float = 0.0, large: float = 0.0) -> None:
+        super().__init__()
+        self.off = off
+        self.exact: list[int] = []  # lengths of the windows asked in float64
+        self.register_buffer("large", torch.tensor(large))
+
+    def forward(self, input_ids: Tensor, **inputs: Tensor) -> SimpleNamespace:
+        """The logits, (B, L) each."""
+        lengths = inputs["attention_mask"].sum(1, keepdim=True)
+        large = self.large * (lengths > LONG)
+        if large.dtype == torch.float64:
+            self.exact += lengths.flatten().tolist()
+        logits = input_ids.to(large.dtype) / 3 + large - large + self.off
+        return SimpleNamespace(start_logits=logits, end_logits=logits)
+
+
+def test_rounding_is_told_from_a_difference_in_float64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = toy_questions(tmp_path / "tokenizer", 12, seed=1)
+    forms = {"first": Rounded(large=2.0**20), "same": Rounded(), "other": Rounded(1.0), "int8": Rounded(1.0)}
+    opened: list[str] = []
+
+    def open_form(folder: Path) -> nn.Module:
+        opened.append(folder.name)
+        return forms[folder.name]
+
+    monkeypatch.setattr(agreement, "open_model", open_form)
+    monkeypatch.setattr(agreement, "file_mb", lambda folder: 1.0)
+    folders = {name: tmp_path / name for name in forms}
+    decode = DecodeParams(n_best=4, max_answer_length=8)
+    held = ("same", "other")
+    found = describe_forms(folders, questions, decode, batch_size=4, held=held, tolerance=1e-4)
+    assert found["same"]["largest_difference"] > 1e-2 and found["same"][TO_EXACT] < 1e-4
+    require_agreement(found, ("same",), 1e-4)
+    lengths = questions.windows.lengths.tolist()
+    rounded = [each for each in lengths if each > LONG]
+    assert 0 < len(rounded) < len(lengths) and sorted(forms["first"].exact) == sorted(rounded + lengths)
+    assert found["other"][TO_EXACT] == 1.0
+    with pytest.raises(InputError, match=r"form other: .* differs by 1\.0 from that of first in float64"):
+        require_agreement(found, held, 1e-4)
+    assert TO_EXACT not in found["int8"] and opened == ["first", "same", "first", "other", "first", "int8"]
