@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from transformers import PreTrainedTokenizerFast
 
@@ -133,6 +134,27 @@ def test_windows_of_a_long_paragraph_cover_it_and_overlap_by_the_stride(tokenize
     assert len(slow) > 1
     assert [context_tokens(windows, row) for row in range(len(windows))] == slow
     assert int(windows.lengths.max()) == MAX_LENGTH
+
+
+@pytest.mark.skipif(tokenizers.__version__ in ("0.23.1", "0.23.2"), reason="loses what lies behind the second window")
+def test_windows_are_those_of_the_tokenizers_own_truncation(tokenizer: PreTrainedTokenizerFast) -> None:
+    contexts = [" ".join(WORDS[:count]) for count in range(1, 60)]
+    answers = (Answer(WORDS[0], 0),)
+    made = cut(
+        [Example(str(n), "t", text, QUESTION, answers) for n, text in enumerate(contexts)], tokenizer, MAX_LENGTH
+    )
+    own = tokenizer(
+        [QUESTION] * len(contexts),
+        contexts,
+        truncation="only_second",
+        max_length=MAX_LENGTH,
+        stride=DOC_STRIDE,
+        return_overflowing_tokens=True,
+        return_token_type_ids=True,
+    )
+    assert list(made.question_ids) == [str(n) for n in own["overflow_to_sample_mapping"]]
+    assert made.input_ids.tolist() == [each for row in own["input_ids"] for each in row]
+    assert made.token_type_ids.tolist() == [each for row in own["token_type_ids"] for each in row]
 
 
 def test_answer_is_labelled_exactly_where_it_is_whole(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -185,39 +185,51 @@ def _encode(
                 f"id '{example.id}': a question of {len(ids)} tokens leaves the paragraph too little of"
                 f" windows.max_length {max_length}; shorten it or raise max_length"
             )
+    # Whole, and cut here: tokenizers 0.23.1 and 0.23.2 lose what lies behind the second window when they truncate
+    # (github.com/huggingface/tokenizers/issues/2091).
     encoded = tokenizer(
         questions,
         [example.context for example in examples],
-        truncation="only_second",
-        max_length=max_length,
-        stride=doc_stride,
-        return_overflowing_tokens=True,
         return_offsets_mapping=True,
         return_token_type_ids=True,
+        verbose=False,
     )
-    for row, number in enumerate(encoded["overflow_to_sample_mapping"]):
-        yield _row(encoded, row, examples[number])
+    for number, example in enumerate(examples):
+        yield from _rows(encoded, number, example, max_length, doc_stride)
 
 
-def _row(encoded: Any, row: int, example: Example) -> dict[str, Any]:
-    sides = encoded.sequence_ids(row)
+def _rows(encoded: Any, number: int, example: Example, max_length: int, doc_stride: int) -> Iterator[dict[str, Any]]:
+    sides = encoded.sequence_ids(number)
     if 1 not in sides:
         raise InputError(f"id '{example.id}': the tokenizer finds nothing to read in the paragraph; drop the record")
     start = sides.index(1)
     stop = len(sides) - sides[::-1].index(1)
-    offsets = [(0, 0)] * len(sides)
-    offsets[start:stop] = (_trim(span, example.context) for span in encoded["offset_mapping"][row][start:stop])
-    first, last = _label(offsets, start, stop, example.label) if example.answers else (0, 0)
-    return {
-        "question_id": example.id,
-        "input_ids": encoded["input_ids"][row],
-        "token_type_ids": encoded["token_type_ids"][row],
-        "offset_mapping": offsets,
-        "context_start": start,
-        "context_stop": stop,
-        "start": first,
-        "end": last,
-    }
+    ids, types = encoded["input_ids"][number], encoded["token_type_ids"][number]
+    offsets = [_trim(span, example.context) for span in encoded["offset_mapping"][number][start:stop]]
+    room = max_length - (len(sides) - len(offsets))
+    for low in _window_starts(len(offsets), room, doc_stride):
+        shown = offsets[low : low + room]
+        kept = [*range(start), *range(start + low, start + low + len(shown)), *range(stop, len(sides))]
+        spans = [(0, 0)] * start + shown + [(0, 0)] * (len(sides) - stop)
+        first, last = _label(spans, start, start + len(shown), example.label) if example.answers else (0, 0)
+        yield {
+            "question_id": example.id,
+            "input_ids": [ids[position] for position in kept],
+            "token_type_ids": [types[position] for position in kept],
+            "offset_mapping": spans,
+            "context_start": start,
+            "context_stop": start + len(shown),
+            "start": first,
+            "end": last,
+        }
+
+
+def _window_starts(tokens: int, room: int, doc_stride: int) -> Iterator[int]:
+    """Yield the first token of each window of `room` tokens; neighbours share `doc_stride`, the last ends the text."""
+    for low in range(0, tokens, room - doc_stride):
+        yield low
+        if low + room >= tokens:
+            return
 
 
 def _trim(span: tuple[int, int], context: str) -> tuple[int, int]:
