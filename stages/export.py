@@ -22,7 +22,7 @@ class ExportParams:
 
     seed: int  # of the windows drawn
     batch_size: int  # windows a forward pass
-    tolerance: float  # by how much a logit of the stock and ONNX forms may differ from the student's
+    tolerance: float  # by how much logits of stock and ONNX may differ from the student's, rounding apart
     calibration_windows: int  # training windows on which the activations' sizes are measured
     smoothing: float  # how much of the activations' unevenness goes to int8's matrices, 0 (none) to 1
     signed_weights: bool  # int8's weights: true is faster where there is VNNI and saturates where there is none
