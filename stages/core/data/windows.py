@@ -178,13 +178,6 @@ def _encode(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int
 ) -> Iterator[dict[str, Any]]:
     questions = [example.question.lstrip() for example in examples]
-    special = tokenizer.num_special_tokens_to_add(pair=True)
-    for example, ids in zip(examples, tokenizer(questions, add_special_tokens=False)["input_ids"], strict=True):
-        if max_length - special - len(ids) <= doc_stride:
-            raise InputError(
-                f"id '{example.id}': a question of {len(ids)} tokens leaves the paragraph too little of"
-                f" windows.max_length {max_length}; shorten it or raise max_length"
-            )
     # Whole, and cut here: tokenizers 0.23.1 and 0.23.2 lose what lies behind the second window when they truncate
     # (github.com/huggingface/tokenizers/issues/2091).
     encoded = tokenizer(
@@ -204,18 +197,22 @@ def _rows(encoded: Any, number: int, example: Example, max_length: int, doc_stri
         raise InputError(f"id '{example.id}': the tokenizer finds nothing to read in the paragraph; drop the record")
     start = sides.index(1)
     stop = len(sides) - sides[::-1].index(1)
+    room = max_length - (len(sides) - (stop - start))
+    if room <= doc_stride:
+        raise InputError(
+            f"id '{example.id}': a question of {sides.count(0)} tokens leaves the paragraph too little of"
+            f" windows.max_length {max_length}; shorten it or raise max_length"
+        )
     ids, types = encoded["input_ids"][number], encoded["token_type_ids"][number]
     offsets = [_trim(span, example.context) for span in encoded["offset_mapping"][number][start:stop]]
-    room = max_length - (len(sides) - len(offsets))
     for low in _window_starts(len(offsets), room, doc_stride):
-        shown = offsets[low : low + room]
-        kept = [*range(start), *range(start + low, start + low + len(shown)), *range(stop, len(sides))]
+        shown, its = offsets[low : low + room], slice(start + low, min(start + low + room, stop))
         spans = [(0, 0)] * start + shown + [(0, 0)] * (len(sides) - stop)
         first, last = _label(spans, start, start + len(shown), example.label) if example.answers else (0, 0)
         yield {
             "question_id": example.id,
-            "input_ids": [ids[position] for position in kept],
-            "token_type_ids": [types[position] for position in kept],
+            "input_ids": ids[:start] + ids[its] + ids[stop:],
+            "token_type_ids": types[:start] + types[its] + types[stop:],
             "offset_mapping": spans,
             "context_start": start,
             "context_stop": start + len(shown),
