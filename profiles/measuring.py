@@ -93,18 +93,10 @@ def table(arms: Sequence[Arm], runs: Path, column: str) -> pd.DataFrame:
     `column` is the name of what is tried. Sizes whose first arm has not run are left out. Raises InputError where the
     prepared questions are others than a run answered, and where `Arm.is_done` does.
     """
-    questions = read_squad(Path("data/prepared/test.json"))
-    clusters = [each.context for each in questions]
+    clusters, scored = _score_all(arms, runs)
     firsts: dict[int, Scores] = {}
     rows = []
-    for arm in (each for each in arms if each.is_done(runs)):
-        predictions = json.loads((arm.folder(runs) / "predictions.json").read_text(encoding="utf-8"))
-        if set(predictions) != {each.id for each in questions}:
-            raise InputError(
-                f"data/prepared/test.json: not the questions that {arm.folder(runs)} answered; "
-                "`dvc repro prepare` makes them from params.yaml"
-            )
-        scores = score(questions, predictions)
+    for arm, scores in scored:
         if arm == next(each for each in arms if each.size == arm.size):
             firsts[arm.size] = scores
         if arm.size in firsts:
@@ -116,8 +108,39 @@ def table(arms: Sequence[Arm], runs: Path, column: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def pairs(arms: Sequence[Arm], runs: Path, column: str) -> pd.DataFrame:
+    """Return a row for every two complete runs of a size: F1 of the later arm less that of the other, with interval.
+
+    Raises InputError as `table` does.
+    """
+    clusters, scored = _score_all(arms, runs)
+    rows = []
+    for number, (arm, scores) in enumerate(scored):
+        for other, beside in scored[:number]:
+            if other.size == arm.size:
+                difference = paired_difference(scores.f1, beside.f1, clusters, resamples=RESAMPLES, seed=SEED)
+                told = {"labelled_questions": arm.size, column: arm.name, "less": other.name}
+                rows.append({**told, **_rounded("f1", difference)})
+    return pd.DataFrame(rows)
+
+
+def _score_all(arms: Sequence[Arm], runs: Path) -> tuple[list[str], list[tuple[Arm, Scores]]]:
+    """Return the paragraph of each test question (Q,), and the scores of the arms that are done, in their order."""
+    questions = read_squad(Path("data/prepared/test.json"))
+    scored = []
+    for arm in (each for each in arms if each.is_done(runs)):
+        predictions = json.loads((arm.folder(runs) / "predictions.json").read_text(encoding="utf-8"))
+        if set(predictions) != {each.id for each in questions}:
+            raise InputError(
+                f"data/prepared/test.json: not the questions that {arm.folder(runs)} answered; "
+                "`dvc repro prepare` makes them from params.yaml"
+            )
+        scored.append((arm, score(questions, predictions)))
+    return [each.context for each in questions], scored
+
+
 def record(found: pd.DataFrame, out: Path) -> None:
-    """Write the table as CSV; raises InputError where it lacks an arm that `out` has a row of."""
+    """Write a table as CSV; raises InputError where it lacks an arm that `out` has a row of."""
     text = found.to_csv(index=False)
     lost = _arms_in(out.read_text(encoding="utf-8")) - _arms_in(text) if out.exists() else set()
     if lost:
@@ -160,6 +183,7 @@ def main(arms: Sequence[Arm], column: str, description: str | None, default_runs
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=Path, default=default_runs, help="folder of what is kept of runs")
     parser.add_argument("--out", type=Path, required=True, help="CSV file of the table, written when all arms are done")
+    parser.add_argument("--pairs", type=Path, help="CSV file of the differences between every two arms of a size")
     parser.add_argument("--partial", action="store_true", help="run nothing: write --out from the arms that are done")
     options = parser.parse_args()
     # All of them first: one that is refused stops here, before anything is run.
@@ -170,3 +194,5 @@ def main(arms: Sequence[Arm], column: str, description: str | None, default_runs
         arm.run(options.runs)
         write_text(options.runs / "table.csv", table(arms, options.runs, column).to_csv(index=False))
     record(table(arms, options.runs, column), options.out)
+    if options.pairs:
+        record(pairs(arms, options.runs, column), options.pairs)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from profiles.measuring import SECTIONS, Arm, main, table
+from profiles.measuring import SECTIONS, Arm, main, pairs, table
 from stages.core.errors import InputError
 from stages.core.files import write_json
 from stages.core.params import read_yaml
@@ -77,7 +77,7 @@ def test_inputs_times_passes_are_the_same_in_all_arms_of_a_size(tmp_path: Path) 
             assert passes == 1
         else:
             assert unlabelled == (0 if arm.name == "labels_only" else arm.size)
-        assert (after["unlabelled"]["sources"] != []) == (arm.name in ("paragraphs", "cloze_text"))
+        assert (after["unlabelled"]["sources"] != []) == (arm.name in ("paragraphs", "paragraphs_text", "cloze_text"))
         inputs.setdefault(arm.size, set()).add((arm.size + unlabelled) * passes)
     assert list(inputs) == [1000, 3000, 10000]
     assert all(len(each) == 1 for each in inputs.values())
@@ -155,6 +155,21 @@ def test_table_has_a_row_per_complete_run_and_its_gain_over_the_first_of_its_siz
     assert (found["gain_low"] <= found["gain"]).all() and (found["gain"] <= found["gain_high"]).all()
 
 
+def test_pairs_have_every_two_complete_runs_of_a_size(runs: Path) -> None:
+    for arm, wrong in zip(ARMS[:4], (["Tea", "Salt"], ["Tea"], [], WORDS), strict=True):
+        finish(arm, runs, wrong)
+    found = pairs(ARMS, runs, "inputs")
+    assert list(zip(found["inputs"], found["less"], found["f1"], strict=True)) == [
+        ("other_offsets", "labels_only", 25.0),
+        ("paragraphs", "labels_only", 50.0),
+        ("paragraphs", "other_offsets", 25.0),
+    ]
+    assert set(found["labelled_questions"]) == {1000}
+    gains = table(ARMS[:3], runs, "inputs").set_index("inputs")
+    bounds = ["f1_low", "f1_high"], ["gain_low", "gain_high"]
+    assert found.loc[1, bounds[0]].tolist() == gains.loc["paragraphs", bounds[1]].tolist(), "not the table's interval"
+
+
 def test_answers_to_other_questions_are_refused(runs: Path) -> None:
     finish(ARMS[0], runs)
     write_json(ARMS[0].folder(runs) / "predictions.json", {"Tea": "Tea"})
@@ -181,10 +196,11 @@ def test_a_measurement_goes_on_where_it_stopped_and_is_recorded_at_its_end(
     with pytest.raises(KeyboardInterrupt):
         measure(monkeypatch, runs)
     assert all(arm.is_done(runs) for arm in ARMS[:2]) and not any(arm.is_done(runs) for arm in ARMS[2:])
-    measure(monkeypatch, runs)
+    measure(monkeypatch, runs, "--pairs", "pairs.csv")
     assert growing == [0, 1, 2, 2, 3, 4, 5]
     assert list(pd.read_csv("out.csv")["updates"]) == [426] * 6
     assert Path("out.csv").read_bytes() == (runs / "table.csv").read_bytes()
+    assert len(pd.read_csv("pairs.csv")) == 6
 
 
 def change(section: str, line: str) -> None:

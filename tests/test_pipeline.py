@@ -113,7 +113,7 @@ def test_every_section_of_params_is_read_by_a_stage() -> None:
 
 def test_every_profile_loads_and_has_the_sections_of_the_default() -> None:
     default = read_yaml(ROOT / "params.yaml")
-    for path in (ROOT / "profiles").glob("*/params.yaml"):
+    for path in (ROOT / "profiles").glob("**/params.yaml"):
         profile = read_yaml(path)
         assert {key: set(value) for key, value in profile.items()} == {k: set(v) for k, v in default.items()}, path
 
@@ -125,12 +125,12 @@ def test_shipped_parameters_load(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     schemas = [each for each in vars(module).values() if dataclasses.is_dataclass(each) and isinstance(each, type)]
     (schema,) = [each for each in schemas if each.__name__.lower() == f"{section}params".replace("_", "")]
     monkeypatch.chdir(ROOT)
-    for path in [Path("params.yaml"), *Path("profiles").glob("*/params.yaml")]:
+    for path in [Path("params.yaml"), *Path("profiles").glob("**/params.yaml")]:
         assert load_params(section, schema, path)
 
 
 def test_shipped_searches_hold_their_default_point() -> None:
-    for path in [ROOT / "params.yaml", *(ROOT / "profiles").glob("*/params.yaml")]:
+    for path in [ROOT / "params.yaml", *(ROOT / "profiles").glob("**/params.yaml")]:
         space_around(load_params("distil", DistilParams, path), load_params("tune", TuneParams, path).space)
 
 
@@ -148,14 +148,14 @@ def test_outputs_that_dvc_keeps_are_ignored_by_git_up_front() -> None:
 
 
 def test_parameters_are_block_style_without_interpolation() -> None:
-    for path in [ROOT / "params.yaml", *(ROOT / "profiles").glob("*/params.yaml")]:
+    for path in [ROOT / "params.yaml", *(ROOT / "profiles").glob("**/params.yaml")]:
         text = path.read_text(encoding="utf-8")
         values = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
         assert not any(character in line.replace(": []", "") for line in values for character in "{}[]"), path
 
 
 def test_metrics_are_finite_numbers_under_role_names() -> None:
-    for path in [*ROOT.glob("metrics/**/*.json"), *ROOT.glob("profiles/*/metrics/**/*.json")]:
+    for path in [*ROOT.glob("metrics/**/*.json"), *ROOT.glob("profiles/**/metrics/**/*.json")]:
         text = path.read_text(encoding="utf-8")
 
         def leaves(value: Any) -> Iterator[Any]:
@@ -170,7 +170,7 @@ def test_metrics_are_finite_numbers_under_role_names() -> None:
 
 def test_an_override_of_a_parameter_changes_one_line(tmp_path: Path) -> None:
     """DVC drops comments and blank lines right behind a list when it rewrites the file: there must be none."""
-    for path in [ROOT / "params.yaml", *(ROOT / "profiles").glob("*/params.yaml")]:
+    for path in [ROOT / "params.yaml", *(ROOT / "profiles").glob("**/params.yaml")]:
         copy = tmp_path / "params.yaml"
         copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
         apply_overrides(copy, ["distil.temperature=4"])

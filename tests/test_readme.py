@@ -1,18 +1,86 @@
-"""What the README says of files and figures; that its commands run is shown in test_dvc.py."""
+"""What the READMEs say of files and figures; that the commands of the first one run is shown in test_dvc.py."""
 
+import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import pandas as pd
+import pytest
 
 from stages.core.report.variants import VARIANTS
 from tests.toy_repository import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROFILES = sorted(path.parent.name for path in ROOT.glob("profiles/*/README.md"))
+
+Triple = tuple[float, float, float]  # a figure and the bounds of its interval
+
+# A figure with its interval, as tables and sentences have them.
+WITH_INTERVAL = re.compile(r"([+-]?\d+(?:\.\d+)?)(?: F1| EM| points)? \[([+-]?\d+(?:\.\d+)?), ([+-]?\d+(?:\.\d+)?)\]")
+# Figures of runs of which nothing else was kept; their READMEs say so.
+NOT_KEPT = {
+    "squadshifts-gpu-minilm": {
+        (-10.4, -11.1, -9.8),
+        (0.2, -1.4, 1.7),
+        (85.9, 85.2, 86.5),
+        (-1.5, -1.9, -1.1),
+        (87.1, 86.5, 87.7),
+        (-0.3, -0.7, 0.0),
+        (86.2, 85.6, 86.9),
+        (-1.2, -1.6, -0.7),
+    },
+    "unlabelled-cpu": {(2.3, 1.7, 3.0)},
+}
 
 
-def test_files_that_the_readme_links_to_exist() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
+@pytest.mark.parametrize("folder", [Path(), *(Path("profiles") / name for name in PROFILES)], ids=str)
+def test_files_that_a_readme_links_to_exist(folder: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / folder / "README.md").read_text(encoding="utf-8"))
+    missing = [link for link in links if not link.startswith("http") and not (ROOT / folder / link).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_figures_with_intervals_are_those_of_a_profile_s_files(name: str) -> None:
+    """Each figure of a profile's README is, rounded as it stands there, one of a metrics file or table of a profile."""
+    known = [triple for folder in (ROOT / "profiles").iterdir() for triple in triples_of(folder)]
+    text = (ROOT / "profiles" / name / "README.md").read_text(encoding="utf-8")
+    shown = [match.groups() for match in WITH_INTERVAL.finditer(text)]
+    assert shown
+    strange = {
+        tuple(float(each) for each in texts) for texts in shown if not any(reads_as(texts, triple) for triple in known)
+    }
+    assert strange == NOT_KEPT.get(name, set())
+
+
+def reads_as(texts: tuple[str, ...], triple: Triple) -> bool:
+    """Whether the figure and bounds, rounded, are the texts; a loss may be told without its sign, or a gain with it."""
+    first, low, high = triple
+    decimals = len(texts[0].partition(".")[2])
+    room = 0.5 * 10**-decimals + 1e-3  # the files themselves are rounded to two or three decimals
+    return any(
+        all(abs(float(text) - value) <= room for text, value in zip(texts, signed, strict=True))
+        for signed in (triple, (-first, -high, -low))
+    )
+
+
+def triples_of(folder: Path) -> Iterator[Triple]:
+    """Yield every figure of a folder's metrics and tables that has bounds beside it."""
+    for path in folder.rglob("*.json"):
+        yield from _bounded(json.loads(path.read_text(encoding="utf-8")))
+    for path in folder.rglob("*.csv"):
+        for row in pd.read_csv(path).to_dict("records"):
+            yield from _bounded({str(key): value for key, value in row.items()})
+
+
+def _bounded(values: Mapping[str, object]) -> Iterator[Triple]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _bounded(value)
+        elif f"{key}_low" in values and f"{key}_high" in values:
+            figure, low, high = (float(str(each)) for each in (value, values[f"{key}_low"], values[f"{key}_high"]))
+            yield figure, low, high
 
 
 def test_the_table_of_results_is_that_of_the_report() -> None:

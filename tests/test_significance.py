@@ -5,7 +5,7 @@ import pytest
 
 from stages.core.errors import InputError
 from stages.core.qa import significance
-from stages.core.qa.significance import Interval, bootstrap_interval, paired_difference
+from stages.core.qa.significance import Interval, bootstrap_interval, paired_difference, paired_share
 
 
 def clustered(seed: int, clusters: int, spread: float) -> tuple[np.ndarray, list[str]]:
@@ -69,6 +69,38 @@ def test_difference_to_itself_is_exactly_nothing() -> None:
     assert paired_difference(values, values, names, resamples=50, seed=0) == Interval(0.0, 0.0, 0.0)
 
 
+def test_a_share_agrees_with_a_plain_loop() -> None:
+    """Both sums over the same drawn clusters, put in lists and divided: not the mean of the questions' own shares."""
+    second, names = clustered(seed=15, clusters=40, spread=5.0)
+    first = 0.9 * second + np.random.default_rng(16).normal(0, 3, len(second))
+    found = paired_share(first, second, names, resamples=4000, seed=1)
+    assert found is not None
+    generator = np.random.default_rng(2)
+    groups = [[n for n, name in enumerate(names) if name == each] for each in sorted(set(names))]
+    shares = []
+    for _ in range(1500):
+        drawn = [n for _ in groups for n in groups[generator.integers(len(groups))]]
+        shares.append(100 * sum(first[n] for n in drawn) / sum(second[n] for n in drawn))
+    low, high = np.quantile(shares, [0.025, 0.975])
+    assert found.mean == pytest.approx(100 * first.sum() / second.sum())
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.1 * (high - low))
+
+
+def test_all_of_itself_is_kept_and_of_nothing_no_share() -> None:
+    values, names = clustered(seed=9, clusters=10, spread=1.0)
+    assert paired_share(values, values, names, resamples=50, seed=0) == Interval(100.0, 100.0, 100.0)
+    assert paired_share(values, np.zeros_like(values), names, resamples=50, seed=0) is None
+
+
+def test_resamples_without_anything_to_keep_are_left_out() -> None:
+    one, names = np.array([50.0, 0.0, 0.0]), ["a", "b", "c"]
+    found = paired_share(one / 2, one, names, resamples=50, seed=0)
+    assert found == Interval(50.0, 50.0, 50.0)
+    seed = next(s for s in range(100) if not np.random.default_rng(s).multinomial(3, np.full(3, 1 / 3))[0])
+    with pytest.raises(InputError, match="all 1 resamples score nothing"):
+        paired_share(one / 2, one, names, resamples=1, seed=seed)
+
+
 def test_seed_decides_and_chunks_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     values, names = clustered(seed=11, clusters=30, spread=1.0)
     first = bootstrap_interval(values, names, resamples=200, seed=4)
@@ -101,5 +133,6 @@ def test_refuses_what_has_no_interval(values: list[float], names: list[str], res
 
 
 def test_refuses_to_pair_unequal_lengths() -> None:
-    with pytest.raises(InputError, match="3 scores against 2"):
-        paired_difference(np.zeros(3), np.zeros(2), ["a", "b", "c"], resamples=10, seed=0)
+    for paired in (paired_difference, paired_share):
+        with pytest.raises(InputError, match="3 scores against 2"):
+            paired(np.zeros(3), np.zeros(2), ["a", "b", "c"], resamples=10, seed=0)

@@ -71,8 +71,8 @@ def test_results_have_a_row_for_each_variant_and_chance() -> None:
         "teacher", "40.0 [38.0, 45.1]", "50.0 [48.0, 55.0]", "–", "100.0", "22.60", "3900", "90.4", "12.0", "1.00×",
     ]  # fmt: skip
     assert rows[4] == [
-        "baseline", "42.0 [38.0, 45.1]", "52.0 [48.0, 55.0]", "hard_label: +1.0 [+1.0, +1.0]", "104.0", "20.60", "3700",
-        "88.4", "4.0", "3.00×",
+        "baseline", "42.0 [38.0, 45.1]", "52.0 [48.0, 55.0]", "hard_label: +1.0 [+1.0, +1.0]", "233.3 [180.0, 500.0]",
+        "20.60", "3700", "88.4", "4.0", "3.00×",
     ]  # fmt: skip
     assert rows[-2][3] == "finetuned: +2.0 [+2.0, +2.0]", "the teacher pruned another way stands beside the student"
     assert rows[-1] == ["chance (a random span)", "0.5", "4.6", *["–"] * 7]
@@ -89,8 +89,13 @@ def test_int8_has_no_speed_up_over_a_teacher_on_another_device() -> None:
 
 def test_a_teacher_without_a_right_answer_has_no_share_to_keep() -> None:
     quality = {**QUALITY, "teacher": Quality(*[0.0] * 10)}
-    rows = cells(tables.results_table(quality, LATENCY, differences(), ChanceFloor(0.0, 0.0), on_cpu=True))
-    assert {row[4] for row in rows[2:]} == {"–"}
+    nothing = Scores(np.zeros(4), np.zeros(4), missing=0)
+    without = compare_all(dict.fromkeys(tables.VARIANTS, nothing), ["a", "a", "b", "b"], resamples=50, seed=0)
+    rows = cells(tables.results_table(quality, LATENCY, without, ChanceFloor(0.0, 0.0), on_cpu=True))
+    assert [row[4] for row in rows[2:]] == ["100.0", *["–"] * len(tables.VARIANTS)]
+    assert {row[-1] for row in cells(tables.planned_table(without))[2:]} == {"–"}
+    frame = tables.differences_frame(without)
+    assert frame["f1_kept"].isna().all()
 
 
 def test_planned_comparisons_and_their_verdict() -> None:
@@ -106,7 +111,7 @@ def test_planned_comparisons_and_their_verdict() -> None:
         "int8 - finetuned",
         "teacher_pruned - finetuned",
     ]
-    assert rows[4][2:] == ["+0.0 [+0.0, +0.0]", "+2.0 [+2.0, +2.0]", "yes"]
+    assert rows[4][2:] == ["+0.0 [+0.0, +0.0]", "+2.0 [+2.0, +2.0]", "yes", "157.1 [144.4, 180.0]"]
 
 
 @pytest.mark.parametrize(
@@ -114,15 +119,16 @@ def test_planned_comparisons_and_their_verdict() -> None:
     [(0.1, 2.0, "yes"), (-2.0, -0.1, "yes"), (-0.1, 0.1, "no"), (0.0, 1.0, "no"), (-1.0, 0.0, "no")],
 )
 def test_the_verdict_is_an_interval_without_zero(low: float, high: float, verdict: str) -> None:
-    difference = Difference(Interval(5.0, 4.0, 6.0), Interval((low + high) / 2, low, high))
+    difference = Difference(Interval(5.0, 4.0, 6.0), Interval((low + high) / 2, low, high), None)
     rows = cells(tables.planned_table(dict.fromkeys(PLANNED, difference)))[2:]
-    assert {row[-1] for row in rows} == {verdict}
+    assert {row[-2] for row in rows} == {verdict}
 
 
 def test_differences_frame_has_those_of_the_table_and_planned_ones_once() -> None:
     frame = tables.differences_frame(differences())
     assert list(frame.columns) == [
         "comparison", "planned", "exact_match", "exact_match_low", "exact_match_high", "f1", "f1_low", "f1_high",
+        "f1_kept", "f1_kept_low", "f1_kept_high",
     ]  # fmt: skip
     planned = dict(zip(frame["comparison"], frame["planned"], strict=True))
     assert planned == {
@@ -137,7 +143,9 @@ def test_differences_frame_has_those_of_the_table_and_planned_ones_once() -> Non
         "distilled - hard_label": True,
         "tuned - baseline": True,
         "finetuned - tuned": True,
+        **{f"{variant} - teacher": False for variant in tables.VARIANTS[2:]},
     }
+    assert frame["comparison"].is_unique
     assert frame.set_index("comparison").loc["finetuned - tuned", "f1"] == 2.0
 
 

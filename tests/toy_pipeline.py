@@ -94,6 +94,7 @@ class Pipeline:
     """The stages with toy settings, all files below one folder, laid out as dvc.yaml has them."""
 
     cuts: dict[str, tuple[int, ...]] = {"alternate": (0, 2), "first": (0, 1)}  # noqa: RUF012  read, never written
+    teacher_epochs = FIT["epochs"]
 
     def __init__(self, root: Path, family: str = "bert", *, ready: bool = False) -> None:
         self.root, self.family = root, family
@@ -133,7 +134,7 @@ class Pipeline:
 
     def teacher(self, **changes: Any) -> None:
         teacher.run(
-            teacher.TeacherParams(**{**FIT, "runs": 1, **changes}),
+            teacher.TeacherParams(**{**FIT, "epochs": self.teacher_epochs, "runs": 1, **changes}),
             RUNTIME,
             self.encoder,
             DECODE,

@@ -12,13 +12,14 @@ from stages.core.errors import clean_exit
 # Labelled questions -> passes over them alone. With as many unlabelled windows beside them half the passes are as many
 # updates; with cloze questions for all passes but one, a single pass is.
 PASSES = {1000: 6, 3000: 4, 10000: 2}
-LABELS, CLOZE_ONCE, CLOZE_TEXT = "labels_only", "cloze_once", "cloze_text"
+LABELS, PARAGRAPHS_TEXT, CLOZE_ONCE, CLOZE_TEXT = "labels_only", "paragraphs_text", "cloze_once", "cloze_text"
 KINDS = ("other_offsets", "other_paragraphs", "paragraphs", "cloze")
 # At most so many paragraphs are drawn from the sources; where more inputs are wanted, other_offsets make up the number.
 PARAGRAPHS = 3000
-# Of `paragraphs`: those that the labelled questions are drawn from, and the embedded corpus.
+# Of `paragraphs`: those that the labelled questions are drawn from, and the embedded corpus; their own questions, of
+# which labelled ones are a part, are asked too.
 LABELLED = ["../data/squadshifts/new_wiki.json", "../data/squadshifts/amazon.json", "primer:train"]
-# Of `cloze_text`, beside the paragraphs of data.train: Wikipedia.
+# Wikipedia, without questions: the labelled ones are asked. Of `cloze_text` beside the paragraphs of data.train.
 TEXT = ["../data/wikipedia"]
 
 
@@ -31,10 +32,12 @@ def arm(size: int, name: str) -> Arm:
     elif name in (CLOZE_ONCE, CLOZE_TEXT):
         counts["cloze"], passes = size * (PASSES[size] - 1), 1
         sources = TEXT if name == CLOZE_TEXT else []
+    elif name in ("paragraphs", PARAGRAPHS_TEXT):
+        sources = TEXT if name == PARAGRAPHS_TEXT else LABELLED
+        counts["paragraphs"] = min(size, PARAGRAPHS)
+        counts["other_offsets"] = size - counts["paragraphs"]
     else:
-        sources = LABELLED if name == "paragraphs" else []
-        counts[name] = min(size, PARAGRAPHS) if name == "paragraphs" else size
-        counts["other_offsets"] += size - sum(counts.values())
+        counts[name] = size
     unlabelled = {f"unlabelled.{kind}": count for kind, count in counts.items()}
     values = {"data.train_questions": size, "distil.epochs": passes, "unlabelled.sources": sources, **unlabelled}
     return Arm(size, name, values)
@@ -44,7 +47,7 @@ def arm(size: int, name: str) -> Arm:
 ARMS = [
     arm(size, name)
     for size, passes in PASSES.items()
-    for name in (LABELS, *KINDS, *([CLOZE_ONCE] if passes > 2 else []), CLOZE_TEXT)
+    for name in (LABELS, *KINDS, PARAGRAPHS_TEXT, *([CLOZE_ONCE] if passes > 2 else []), CLOZE_TEXT)
 ]
 
 if __name__ == "__main__":

@@ -35,11 +35,7 @@ def bootstrap_interval(
     `level` is the coverage, 0 to 1. Raises InputError if lengths differ, nothing is given or a value is not finite.
     """
     _check(values, clusters, resamples, level)
-    names, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)[1:]
-    sums = np.bincount(names, weights=values)
-    means = np.concatenate([w @ sums / (w @ sizes) for w in _cluster_weights(len(sizes), resamples, seed)])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(mean=float(values.mean()), low=float(low), high=float(high))
+    return _ratio_interval(values, np.ones_like(values), clusters, resamples, seed, level)
 
 
 def paired_difference(
@@ -52,6 +48,39 @@ def paired_difference(
     if first.shape != second.shape:
         raise InputError(f"paired difference: {first.size} scores against {second.size}; score the same questions")
     return bootstrap_interval(first - second, clusters, resamples=resamples, seed=seed, level=level)
+
+
+def paired_share(
+    first: FloatArray, second: FloatArray, clusters: Sequence[str], *, resamples: int, seed: int, level: float = 0.95
+) -> Interval | None:
+    """Return mean(first) in percent of mean(second) with its interval, both scored (Q,) on the same drawn questions.
+
+    None where the second scored nothing, so that there is nothing to keep a share of; resamples in which it scores
+    nothing are left out. Raises InputError as paired_difference does, and where no resample is left.
+    """
+    if first.shape != second.shape:
+        raise InputError(f"paired share: {first.size} scores against {second.size}; score the same questions")
+    for values in (first, second):
+        _check(values, clusters, resamples, level)
+    if second.mean() == 0:
+        return None
+    share = _ratio_interval(first, second, clusters, resamples, seed, level)
+    return Interval(100 * share.mean, 100 * share.low, 100 * share.high)
+
+
+def _ratio_interval(
+    above: FloatArray, below: FloatArray, clusters: Sequence[str], resamples: int, seed: int, level: float
+) -> Interval:
+    """Return sum(above) / sum(below), both (Q,), with the interval of that ratio over drawn clusters."""
+    names = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    above_sums, below_sums = np.bincount(names, weights=above), np.bincount(names, weights=below)
+    drawn = [(w @ above_sums, w @ below_sums) for w in _cluster_weights(len(above_sums), resamples, seed)]
+    numerators, denominators = (np.concatenate(sums) for sums in zip(*drawn, strict=True))
+    kept = denominators != 0
+    if not kept.any():
+        raise InputError(f"bootstrap: all {resamples} resamples score nothing; raise resamples")
+    low, high = np.quantile(numerators[kept] / denominators[kept], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean=float(above.mean() / below.mean()), low=float(low), high=float(high))
 
 
 def _cluster_weights(clusters: int, resamples: int, seed: int) -> Iterator[FloatArray]:

@@ -9,7 +9,7 @@ from stages.core.data.examples import Example
 from stages.core.qa.chance import ChanceFloor
 from stages.core.qa.significance import Interval
 from stages.core.report import variants
-from stages.core.report.comparisons import BESIDE, PLANNED, Difference
+from stages.core.report.comparisons import BESIDE, PLANNED, TEACHER, Difference
 from stages.core.report.inputs import Latency, Quality
 
 VARIANTS = variants.VARIANTS
@@ -47,8 +47,8 @@ def results_table(
     `on_cpu` says that all were timed on the CPU, as int8 always is: else its speed-up would be one of two devices.
     """
     header = (
-        "model", "EM [95 %]", "F1 [95 %]", "F1 less that of [95 %]", "teacher's F1 kept, %", "parameters, M",
-        "MACs, M", "size, MB", "latency p50, ms", "speed-up",
+        "model", "EM [95 %]", "F1 [95 %]", "F1 less that of [95 %]", "teacher's F1 kept, % [95 %]",
+        "parameters, M", "MACs, M", "size, MB", "latency p50, ms", "speed-up",
     )  # fmt: skip
     rows = []
     for variant, row in quality.items():
@@ -60,7 +60,7 @@ def results_table(
             with_interval(Interval(row.exact_match, row.exact_match_low, row.exact_match_high)),
             with_interval(Interval(row.f1, row.f1_low, row.f1_high)),
             f"{other}: {with_interval(difference.f1, signed=True)}" if difference else NOTHING,
-            _ratio(100 * row.f1, quality["teacher"].f1, "{:.1f}"),
+            _share(differences.get((variant, TEACHER))) if variant != TEACHER else "100.0",
             f"{row.parameters / 1e6:.2f}",
             f"{row.macs / 1e6:.0f}",
             f"{row.size_mb:.1f}",
@@ -73,7 +73,10 @@ def results_table(
 
 def planned_table(differences: Differences) -> str:
     """Return the planned comparisons with the question that each answers."""
-    header = ("comparison", "question", "EM difference [95 %]", "F1 difference [95 %]", "F1 interval without zero")
+    header = (
+        "comparison", "question", "EM difference [95 %]", "F1 difference [95 %]", "F1 interval without zero",
+        "F1 kept of the second's, % [95 %]",
+    )  # fmt: skip
     rows = [
         [
             _name(pair),
@@ -81,6 +84,7 @@ def planned_table(differences: Differences) -> str:
             with_interval(differences[pair].exact_match, signed=True),
             with_interval(differences[pair].f1, signed=True),
             "yes" if _leaves_out_zero(differences[pair].f1) else "no",
+            _share(differences[pair]),
         ]
         for pair, question in PLANNED.items()
     ]
@@ -146,12 +150,13 @@ def quality_frame(quality: Mapping[str, Quality]) -> pd.DataFrame:
 
 
 def differences_frame(differences: Differences) -> pd.DataFrame:
-    """Return the columns of plots/differences.csv, in points of percent."""
+    """Return the columns of plots/differences.csv: points of percent, and percent of the second's F1."""
     rows = []
     for pair, difference in differences.items():
         row: dict[str, object] = {"comparison": _name(pair), "planned": pair in PLANNED}
         for name, interval in asdict(difference).items():
-            row |= {name: interval["mean"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
+            mean, low, high = interval.values() if interval else (None, None, None)
+            row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows).round(3)
 
@@ -177,6 +182,11 @@ def _name(pair: tuple[str, str]) -> str:
 
 def _leaves_out_zero(interval: Interval) -> bool:
     return interval.low > 0 or interval.high < 0
+
+
+def _share(difference: Difference | None) -> str:
+    """Return the F1 kept with its interval, or a dash: the F1 of a toy teacher can be zero."""
+    return with_interval(difference.f1_kept) if difference and difference.f1_kept else NOTHING
 
 
 def _ratio(first: float, second: float, form: str) -> str:
