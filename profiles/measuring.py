@@ -79,12 +79,16 @@ class Arm:
         """Run the pipeline up to the test score of `distilled`, and keep what the table needs of it."""
         shutil.rmtree(self.folder(runs), ignore_errors=True)
         params = self.params()
-        subprocess.run(["dvc", "exp", "run", *self.overrides, "evaluate@distilled"], check=True)
+        command = ["dvc", "exp", "run", *self.overrides, "evaluate@distilled"]
+        if subprocess.run(command).returncode:
+            raise InputError(f"{self.size}-{self.name}: `{' '.join(command)}` has failed; what it printed says why")
         history = pd.read_csv("plots/loss/distilled.csv")
         write_json(self.folder(runs) / "params.json", params)
-        (self.folder(runs) / "updates.json").write_text(json.dumps(int(history["step"].max())), encoding="utf-8")
+        write_text(self.folder(runs) / "updates.json", json.dumps(int(history["step"].max())))
         # Last, for it says that the run is complete.
-        shutil.copyfile("predictions/distilled.json", self.folder(runs) / "predictions.json")
+        write_text(
+            self.folder(runs) / "predictions.json", Path("predictions/distilled.json").read_text(encoding="utf-8")
+        )
 
 
 def table(arms: Sequence[Arm], runs: Path, column: str) -> pd.DataFrame:
@@ -140,7 +144,9 @@ def _score_all(arms: Sequence[Arm], runs: Path) -> tuple[list[str], list[tuple[A
 
 
 def record(found: pd.DataFrame, out: Path) -> None:
-    """Write a table as CSV; raises InputError where it lacks an arm that `out` has a row of."""
+    """Write a table as CSV; raises InputError where it is empty, or lacks an arm that `out` has a row of."""
+    if found.empty:
+        raise InputError(f"{out}: not written, for the first arm of no size is done; run the command without --partial")
     text = found.to_csv(index=False)
     lost = _arms_in(out.read_text(encoding="utf-8")) - _arms_in(text) if out.exists() else set()
     if lost:

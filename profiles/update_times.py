@@ -67,12 +67,23 @@ def lesson(
         baseline = load_params("baseline", BaselineParams)
         return student, DistillationLoss(baseline.temperature, baseline.alpha), baseline
     params = load_params("distil", DistilParams)
-    pairs = list(zip(params.student_layers, params.teacher_layers, strict=True))
     answers = DistillationLoss(params.temperature, params.alpha)
+    if not params.needs_teacher():
+        return student, answers, params
+    pairs = list(zip(params.student_layers, params.teacher_layers, strict=True))
     set_training_kernel(teacher, device)
     if kernel is not None:
         use_kernel(teacher, kernel)
-    return student, IntermediateLoss(answers, student, teacher, pairs, params.hidden_weight), params
+    loss = IntermediateLoss(
+        answers,
+        student,
+        teacher,
+        pairs,
+        params.hidden_weight,
+        relation_weight=params.relation_weight,
+        relation_heads=params.relation_heads,
+    )
+    return student, loss, params
 
 
 def use_kernel(model: PreTrainedModel, kernel: str) -> None:

@@ -26,7 +26,7 @@ class CacheTeacherParams:
     batch_size: int  # windows a forward pass
     precision: str  # of the forward pass: fp32 or bf16
     others: tuple[str, ...]  # further ready QA models, as model specs, whose answers are averaged with the teacher's
-    f1_tolerance: float  # points of dev F1 that the cache may differ from the live teacher
+    f1_tolerance: float  # points of dev F1 by which the cache may fall short of the live teacher
 
     def check(self) -> None:
         """Vouch for ranges."""
@@ -45,7 +45,11 @@ def run(
     out: Path,
     metrics: Path,
 ) -> None:
-    """Run the teacher over every window, cache what it says, score the cache against the live teacher."""
+    """Run the teacher over every window, cache what it says, score the cache against the live teacher.
+
+    A cache that falls short is not left behind. One that is better is none the worse for it: a student's tokens may be
+    whole words where the teacher's are pieces, and a piece of an answer then becomes all of it.
+    """
     others = [resolve_model(spec) for spec in params.others]  # a bad one stops here, before anything heavy is imported
     from stages.core.data.logits import OWN, load_logits, save_logits
     from stages.core.data.prepared import (
@@ -56,7 +60,7 @@ def run(
         load_split,
         load_taught,
     )
-    from stages.core.files import write_json
+    from stages.core.files import whole_folder, write_json
     from stages.core.models.checkpoint import load_checkpoint
     from stages.core.models.encoder import fingerprint
     from stages.core.models.families import move
@@ -72,28 +76,31 @@ def run(
         return [each.read(questions, batch_size=size, device=device, precision=precision) for each in panel]
 
     scores: dict[str, dict[str, float]] = {}
-    for split in ("train", "dev", UNLABELLED) if has_unlabelled(data) else ("train", "dev"):
-        questions, taught = load_split(data, split), load_taught(data, split)
-        said = ask(questions, params.precision)
-        pooled = pool(said, taught)
-        save_logits(out / f"{split}.safetensors", pooled.logits, taught.windows, made_by)
-        if has_own_windows(data):
-            own = pool(said, questions)  # for the teacher's own sake, as when it is pruned
-            save_logits(out / f"{OWN}{split}.safetensors", own.logits, questions.windows, made_by)
-        if split == UNLABELLED:
-            continue  # nothing to score by
-        live = said if exact or split != "dev" else ask(questions, "fp32")
-        cached = Said(taught, load_logits(out / f"{split}.safetensors", taught.windows, made_by))
-        scores[split] = {"f1_live": live[0].f1(decode), "f1_cached": cached.f1(decode)}
-        if others and split == "dev":
-            scores[split] |= {f"f1_other_{number}": each.f1(decode) for number, each in enumerate(live[1:], start=1)}
-            scores[split]["f1_mean"] = pool(live, questions).f1(decode)
-    wanted, found = scores["dev"]["f1_mean" if others else "f1_live"], scores["dev"]["f1_cached"]
-    if abs(wanted - found) > params.f1_tolerance:
-        raise InputError(
-            f"{out}: dev F1 is {found} from the cache and {wanted} live; "
-            "the cache is not usable: set cache_teacher.precision to fp32, or raise f1_tolerance"
-        )
+    with whole_folder(out) as folder:
+        for split in ("train", "dev", UNLABELLED) if has_unlabelled(data) else ("train", "dev"):
+            questions, taught = load_split(data, split), load_taught(data, split)
+            said = ask(questions, params.precision)
+            pooled = pool(said, taught)
+            save_logits(folder / f"{split}.safetensors", pooled.logits, taught.windows, made_by)
+            if has_own_windows(data):
+                own = pool(said, questions)  # for the teacher's own sake, as when it is pruned
+                save_logits(folder / f"{OWN}{split}.safetensors", own.logits, questions.windows, made_by)
+            if split == UNLABELLED:
+                continue  # nothing to score by
+            live = said if exact or split != "dev" else ask(questions, "fp32")
+            cached = Said(taught, load_logits(folder / f"{split}.safetensors", taught.windows, made_by))
+            scores[split] = {"f1_live": live[0].f1(decode), "f1_cached": cached.f1(decode)}
+            if others and split == "dev":
+                scores[split] |= {
+                    f"f1_other_{number}": each.f1(decode) for number, each in enumerate(live[1:], start=1)
+                }
+                scores[split]["f1_mean"] = pool(live, questions).f1(decode)
+        wanted, found = scores["dev"]["f1_mean" if others else "f1_live"], scores["dev"]["f1_cached"]
+        if wanted - found > params.f1_tolerance:
+            raise InputError(
+                f"{out}: dev F1 is {found} from the cache and {wanted} live; "
+                "the cache is not usable: set cache_teacher.precision to fp32, or raise f1_tolerance"
+            )
     write_json(metrics, scores)
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.core.errors import clean_exit
+from stages.core.errors import InputError, clean_exit
 from stages.core.models.source import EncoderParams, resolve_model
-from stages.core.params import load_params, require
+from stages.core.params import SEEDS, load_params, require
 from stages.core.qa.decoding import DecodeParams
 from stages.core.runtime import RuntimeParams, seed_everything, start
 from stages.core.training.settings import FitParams
@@ -51,8 +51,8 @@ def run(
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import is_qa_checkpoint, load_qa_model, load_tokenizer
     from stages.core.qa.evaluation import quality, score_model
-    from stages.core.qa.scoring import Scores
-    from stages.core.training.fit import TrainingSet, fit, joined, write_history
+    from stages.core.qa.scoring import Scores, score
+    from stages.core.training.fit import TrainingSet, fit, is_finite, joined, write_history
     from stages.core.training.losses import LabelLoss
     from stages.core.training.scratch import scratch_folder
     from stages.core.training.soup import soup
@@ -62,18 +62,22 @@ def run(
     train, dev = load_split(data, "train"), load_split(data, "dev")
 
     def judge(model: "PreTrainedModel") -> Scores:
+        if runs > 1 and not is_finite(model):
+            return score(dev.examples, {})  # one of several that diverges is left out, as it answers nothing
         return score_model(model, dev, decode, runtime.device, params.batch_size)
 
     runs = 0 if is_qa_checkpoint(source) else params.runs
     models, losses = [load_qa_model(source, seed=params.seed) for _ in range(max(runs, 1))], []
     with scratch_folder(scratch, [params, runtime, encoder], [data, source]) as unfinished:
         for number in range(runs):
-            seed_everything(params.seed + number)
-            one, name = replace(params, seed=params.seed + number), f"teacher {number}"
+            one, name = replace(params, seed=(params.seed + number) % SEEDS), f"teacher {number}"
+            seed_everything(one.seed)
             training = TrainingSet(train.windows)
             losses.append(fit(models[number], LabelLoss(), training, one, runtime, scratch=unfinished, name=name))
         paragraphs = [example.context for example in dev.examples]
         found = soup(models, [judge(model) for model in models], judge, paragraphs, seed=params.seed)
+        if not is_finite(found.model):
+            raise InputError("params.yaml: teacher: every training has diverged; lower learning_rate")
         save_checkpoint(found.model.cpu(), load_tokenizer(source), out)
         write_history(joined(losses), history)
         write_json(metrics, {"dev": quality(found.dev), "trained": runs, "averaged": len(found.averaged)})

@@ -37,6 +37,20 @@ def test_a_form_that_differs_is_named_in_one_line(difference: float) -> None:
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_a_difference_that_only_its_rounding_puts_beyond_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = toy_questions(tmp_path / "tokenizer", 4, seed=1)
+    monkeypatch.setattr(agreement, "open_model", lambda folder: Rounded())
+    monkeypatch.setattr(agreement, "file_mb", lambda folder: 1.0)
+    monkeypatch.setattr(agreement, "largest_difference", lambda *_: 1.24e-4)  # as of one of 1.236e-4
+    folders = {name: tmp_path / name for name in ("first", "near")}
+    decode = DecodeParams(n_best=4, max_answer_length=8)
+    found = describe_forms(folders, questions, decode, batch_size=4, held=("near",), tolerance=1.237e-4)
+    assert found["near"][EXCESS] == 0.0
+    require_agreement(found, ("near",), 1.237e-4)
+
+
 class Rounded(nn.Module):
     """Says of each token its number plus `off`, by way of a sum that float32 rounds in the long windows only."""
 

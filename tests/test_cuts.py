@@ -51,8 +51,16 @@ def test_a_single_layer_stays_text(tmp_path: Path) -> None:
     assert "| one | 5 | 100.0 | 100.0 | – |" in cuts_section(read_cuts(tmp_path / "cuts.csv"))
 
 
-@pytest.mark.parametrize("content", ["", "cut,layers\n"])
+@pytest.mark.parametrize("content", ["", "cut,layers\n", "cut,layers\n1,2,3\n1,2,3,4\n"])
 def test_a_table_without_rows_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "cuts.csv").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match="student_init"):
         read_cuts(tmp_path / "cuts.csv")
+
+
+def test_a_cut_may_be_named_by_a_number_or_by_what_pandas_takes_for_nothing(tmp_path: Path) -> None:
+    named = {"12": (0,), "1e3": (1,), "None": (2,), "NA": (3,)}
+    found = compare_cuts(named, dict.fromkeys(named, scores([100])), PARAGRAPHS, resamples=10, seed=1)
+    found.assign(updates=1).to_csv(tmp_path / "cuts.csv", index=False)
+    table = cuts_section(read_cuts(tmp_path / "cuts.csv"))
+    assert all(f"| {name} | {layers[0]} |" in table for name, layers in named.items())

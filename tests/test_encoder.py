@@ -12,17 +12,19 @@ from safetensors.torch import load_file, save_file
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.encoder import (
+    build_qa_model,
     cut_layers,
     fingerprint,
     hidden_states,
     is_qa_checkpoint,
     load_qa_model,
     load_tokenizer,
+    make_config,
 )
 from stages.core.models.families import FAMILIES, layers
 from stages.core.models.positions import positions
 from stages.core.models.source import resolve_model
-from tests.toy_models import FAMILY_NAMES, toy_inputs, toy_pruned_model, toy_qa_model, toy_tokenizer
+from tests.toy_models import FAMILY_NAMES, toy_config, toy_inputs, toy_pruned_model, toy_qa_model, toy_tokenizer
 
 
 @pytest.fixture
@@ -131,10 +133,17 @@ def test_models_that_cannot_load_say_why(folder: Path) -> None:
     lost = {name: weight for name, weight in weights.items() if "layer.2.output" not in name}
     save_file(lost, folder / "model.safetensors", metadata={"format": "pt"})
     assert "4 weights" in fault()
+    half = {name: weight for name, weight in weights.items() if name != "qa_outputs.bias"}
+    save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "qa_outputs.bias is missing, the other part of the head is not" in fault()
     (folder / "model.safetensors").write_bytes(b"not safetensors at all")
     assert "does not load" in fault()
     with pytest.raises(InputError, match="not a safetensors file"):
         is_qa_checkpoint(folder)
+    (folder / "config.json").write_text(json.dumps({**json.loads(config), "hidden_size": "wide"}))
+    assert "config.json of a bert model" in fault() and "hidden_size" in fault()
+    with pytest.raises(InputError, match="hidden_size"):
+        positions(folder)
     (folder / "config.json").write_text(config.replace('"bert"', '"gpt2"'))
     assert "bert, distilbert, roberta, electra, mpnet" in fault()
     (folder / "config.json").write_text("{")
@@ -159,6 +168,15 @@ def test_tokenizers_give_offsets(family: str, tmp_path: Path) -> None:
     ]
     assert "".join(spans).replace(" ", "") == context.replace(" ", "")
     assert encoded["input_ids"][0] == tokenizer.cls_token_id
+
+
+def test_a_tokenizer_of_no_known_kind_is_an_input_error(tmp_path: Path) -> None:
+    toy_tokenizer(tmp_path, "bert")
+    path = tmp_path / "tokenizer.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**document, "model": {"type": "Unheard"}}), encoding="utf-8")
+    with pytest.raises(InputError, match="no tokenizer loads from here"):
+        load_tokenizer(tmp_path)
 
 
 def test_no_tokenizer_is_an_input_error(tmp_path: Path) -> None:
@@ -216,6 +234,18 @@ def test_fingerprint_sees_weights_and_config(folder: Path) -> None:
     with (folder / "model.safetensors").open("ab") as file:
         file.write(b" ")
     assert fingerprint(folder) != first
+
+
+@pytest.mark.parametrize("padding", [1, 5])
+def test_roberta_counts_positions_from_behind_its_padding_index(padding: int, tmp_path: Path) -> None:
+    config = toy_config("roberta").to_dict() | {"pad_token_id": padding, "max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    room = positions(tmp_path)
+    model = build_qa_model(make_config(config))
+    shown = {"input_ids": torch.full((1, room), 9), "attention_mask": torch.ones(1, room, dtype=torch.long)}
+    assert model(**shown).start_logits.shape == (1, room)
+    with pytest.raises((IndexError, RuntimeError), match=r"out of (range|bounds)"):
+        model(input_ids=torch.full((1, room + 1), 9))
 
 
 @pytest.mark.parametrize(("family", "room"), [("bert", 512), ("mpnet", 510)])

@@ -1,6 +1,7 @@
 """One training loop: the same bytes from the same seed, interrupted or not, and what each setting does."""
 
 import io
+import math
 import signal
 import subprocess
 import sys
@@ -20,7 +21,16 @@ from stages.core.data.batches import Batch, FlatLogits, collate
 from stages.core.data.windows import Windows
 from stages.core.errors import InputError
 from stages.core.runtime import Runtime, seed_everything
-from stages.core.training.fit import History, TrainingSet, fit, joined, learning_rate_at, read_history, write_history
+from stages.core.training.fit import (
+    History,
+    TrainingSet,
+    fit,
+    is_finite,
+    joined,
+    learning_rate_at,
+    read_history,
+    write_history,
+)
 from stages.core.training.losses import DistillationLoss, IntermediateLoss, LabelLoss, Loss, LossTerms
 from stages.core.training.settings import FitParams
 from tests.toy_models import FAMILY_NAMES, toy_inputs, toy_qa_model
@@ -388,6 +398,33 @@ def test_after_epoch_is_not_called_again_for_what_a_checkpoint_has_behind_it(tmp
         train(tmp_path, Counting(LabelLoss(), UPDATES_AN_EPOCH + 1, give_up), fit_params(), after_epoch=called.append)
     train(tmp_path, LabelLoss(), fit_params(), after_epoch=called.append)
     assert called == [0, 1]
+
+
+def test_a_finished_run_that_is_asked_again_calls_after_no_epoch(tmp_path: Path) -> None:
+    called: list[int] = []
+    updates = UPDATES_AN_EPOCH + 2  # ends within an epoch
+    for _ in range(2):
+        model, data = toy_qa_model("bert", 1, layers=1), toy_training(tmp_path)
+        settings = {"scratch": tmp_path, "name": "run", "updates": updates}
+        fit(model, LabelLoss(), data, fit_params(), CPU, after_epoch=called.append, **settings)
+    assert called == [0, 1]
+
+
+def test_a_training_that_diverges_ends_at_the_row_that_shows_it(tmp_path: Path) -> None:
+    called: list[int] = []
+    made = []
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        terms = LabelLoss()(model, batch)
+        made.append(len(made))
+        return {**terms, "loss": terms["loss"] * (float("nan") if len(made) == 3 else 1.0)}
+
+    model = toy_qa_model("bert", 1, layers=1)
+    history = train(tmp_path, loss, fit_params(epochs=3, log_steps=2), model, called.append)
+    assert [row["step"] for row in history] == [2, 4]
+    assert math.isfinite(history[0]["loss"]) and math.isnan(history[1]["loss"])
+    assert len(made) == 4 and called == [0]
+    assert not is_finite(model) and not model.training
 
 
 @pytest.mark.parametrize("updates", [2, UPDATES_AN_EPOCH, 2 * UPDATES_AN_EPOCH + 3])

@@ -182,8 +182,8 @@ def test_a_measurement_goes_on_where_it_stopped_and_is_recorded_at_its_end(
 ) -> None:
     growing: list[int] = []
 
-    def dvc(command: list[str], check: bool) -> None:
-        assert check and command[:3] == ["dvc", "exp", "run"] and command[-1] == "evaluate@distilled"
+    def dvc(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+        assert command[:3] == ["dvc", "exp", "run"] and command[-1] == "evaluate@distilled"
         assert not Path("out.csv").exists()
         growing.append(len(pd.read_csv(runs / "table.csv")) if growing else 0)
         if len(growing) == 3:
@@ -191,6 +191,7 @@ def test_a_measurement_goes_on_where_it_stopped_and_is_recorded_at_its_end(
         Path("plots/loss").mkdir(parents=True, exist_ok=True)
         Path("plots/loss/distilled.csv").write_text("step,loss\n10,2.0\n426,1.0\n", encoding="utf-8")
         write_json(Path("predictions/distilled.json"), {word: word for word in WORDS})
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", dvc)
     with pytest.raises(KeyboardInterrupt):
@@ -226,6 +227,20 @@ def test_a_run_with_other_parameters_is_refused_and_another_spelling_is_not(
     change("evaluate", "pace: 0.0002")
     with pytest.raises(InputError, match=r"evaluate.pace was no key when it ran and is 0.0002 now"):
         measure(monkeypatch, runs, "--partial")
+
+
+def test_a_run_that_fails_is_told_of_in_one_line_and_is_not_done(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 255))
+    with pytest.raises(InputError, match=r"1000-labels_only: `dvc exp run .* evaluate@distilled` has failed"):
+        measure(monkeypatch, runs)
+    assert not ARMS[0].is_done(runs)
+
+
+def test_a_table_of_nothing_is_not_written(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(ARMS[1], runs)  # not the first of its size
+    with pytest.raises(InputError, match=r"out.csv: not written, for the first arm of no size is done"):
+        measure(monkeypatch, runs, "--partial")
+    assert not Path("out.csv").exists()
 
 
 def test_a_run_of_which_the_parameters_are_not_known_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

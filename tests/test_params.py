@@ -163,6 +163,12 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path / "params.yaml").startswith(f"{tmp_path}/params.yaml: no such parameter file")
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = nested(tmp_path, "knobs:\n  seed: 1\n  seed: 2\n")
+    with pytest.raises(InputError, match="key 'seed' stands here twice"):
+        load_params("knobs", Named, path)
+
+
 @pytest.mark.parametrize("data", [b"knobs: [1\nseed: 2\n", b"knobs:\n\tseed: 2\n", b"knobs: \xff\n"])
 def test_file_that_is_not_yaml_is_told_in_one_line(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
@@ -225,6 +231,8 @@ def test_records_of_a_mapping_can_be_set_and_removed_through_dvc(tmp_path: Path)
         ("low: 1.0", "low: soft", "knobs.space.temperature.low: 'soft' is a str, wanted float"),
         ("alpha:\n      low: 0\n      high: 1.0", "alpha: 1", "knobs.space.alpha: 1 is a int, wanted mapping"),
         (NESTED, "knobs:\n  space: 1\n", "knobs.space: 1 is a int, wanted mapping"),
+        ("alpha:", "7:", "knobs.space: key 7 is a int, wanted text; put it in quotes"),
+        ("high: 1.0", "high: 1e999", "knobs.space.alpha.high is inf, wanted a finite number"),
     ],
 )
 def test_fault_in_a_mapping_is_named_with_its_place(old: str, new: str, wanted: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from stages.core.errors import InputError
 from stages.core.training import presence
@@ -364,9 +364,9 @@ def test_where_two_start_the_last_trial_at_once_the_later_number_stays_unused(
     heights, looks = Heights((50, 60), (50, 60), (10, 10), (), (50, 60)), []
     wants = searching._wants_a_trial
 
-    def looked_before(study: optuna.Study, budget: Budget) -> bool:
-        looks.append(study)
-        return len(looks) == 1 or wants(study, budget)
+    def looked_before(trials: Sequence[FrozenTrial], budget: Budget) -> bool:
+        looks.append(trials)
+        return len(looks) == 1 or wants(trials, budget)
 
     def objective(trial: Trial, point: Point) -> float:
         if trial.number == 2:
@@ -381,6 +381,33 @@ def test_where_two_start_the_last_trial_at_once_the_later_number_stays_unused(
     table = trials_table(study, SPACE)
     assert table["trial"].tolist() == [0, 1, 2, 4]
     assert 3 * TRIAL <= EPOCH * table["epochs"].sum() < 4 * TRIAL
+
+
+def test_a_trial_that_ends_elsewhere_between_two_looks_does_not_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last foreign trial is stopped early right behind the look at the budget: what it saves buys another."""
+    wants, elsewhere = searching._wants_a_trial, []
+
+    def ends_behind_the_look(trials: Sequence[FrozenTrial], budget: Budget) -> bool:
+        found = wants(trials, budget)
+        if elsewhere and not found:
+            other, trial = elsewhere.pop()
+            trial.report(1.0, 0)
+            other.tell(trial, state=TrialState.PRUNED)
+        return found
+
+    def objective(trial: Trial, point: Point) -> float:
+        if trial.number == 1:  # another process starts the third
+            other = optuna.load_study(study_name="toy", storage=open_storage(f"sqlite:///{tmp_path}/trials"))
+            elsewhere.append((other, other.ask()))
+        return Climbing()(trial, point)
+
+    monkeypatch.setattr(searching, "_wants_a_trial", ends_behind_the_look)
+    monkeypatch.setattr(searching, "POLL_SECONDS", 0.0)
+    states = [trial.state for trial in run(tmp_path, objective, updates=3 * TRIAL, shared=True).get_trials()]
+    assert states[:3] == [TrialState.COMPLETE] * 2 + [TrialState.PRUNED]
+    assert len(states) == 4
 
 
 def test_only_a_search_that_exists_can_be_joined(tmp_path: Path) -> None:

@@ -54,6 +54,13 @@ def test_questions_of_one_paragraph_are_not_independent() -> None:
     assert by_paragraph.high - by_paragraph.low > 1.5 * (by_question.high - by_question.low)
 
 
+def test_questions_of_the_only_paragraph_are_drawn_themselves() -> None:
+    values = np.array([100.0, -100.0, 0.0, 0.0, 10.0])
+    found = bootstrap_interval(values, ["p"] * 5, resamples=500, seed=0)
+    assert found == bootstrap_interval(values, list("abcde"), resamples=500, seed=0)
+    assert found.low < 0 < 2.0 == found.mean < found.high
+
+
 def test_pairing_takes_out_what_both_share() -> None:
     hard, names = clustered(seed=7, clusters=100, spread=20.0)
     gain = 2 + np.random.default_rng(8).normal(0, 1, len(hard))

@@ -511,6 +511,30 @@ def test_windows_longer_than_a_models_positions_are_refused(copied: Pipeline) ->
     assert "windows.max_length is 512, wanted at most " in message
 
 
+@pytest.mark.parametrize("lost", [{"teacher 1"}, {"teacher 0", "teacher 1"}])
+def test_of_several_teachers_one_that_diverges_is_left_out(
+    copied: Pipeline, monkeypatch: pytest.MonkeyPatch, lost: set[str]
+) -> None:
+    from stages.core.training import fit as fitting
+
+    train = fitting.fit
+
+    def loses(model: Any, *given: Any, name: str, **options: Any) -> Any:
+        history = train(model, *given, name=name, **options)
+        if name in lost:
+            model.qa_outputs.bias.data.fill_(float("nan"))
+        return history
+
+    copied.teacher()
+    alone = copied.json("metrics/teacher.json")["dev"]
+    monkeypatch.setattr(fitting, "fit", loses)
+    if len(lost) == 2:
+        assert "teacher: every training has diverged; lower learning_rate" in refusal(lambda: copied.teacher(runs=2))
+    else:
+        copied.teacher(runs=2)
+        assert copied.json("metrics/teacher.json") == {"averaged": 0, "dev": alone, "trained": 2}
+
+
 def test_a_missing_cache_is_refused(copied: Pipeline) -> None:
     shutil.rmtree(copied.root / "cache")
     assert "no such cache; run the cache_teacher stage" in refusal(copied.distil)
@@ -522,9 +546,10 @@ def test_a_cache_that_scores_otherwise_than_the_teacher_is_refused(
     """A cache that turned every answer round would teach nonsense; it must not get past its own stage."""
     from stages.core.data import logits
 
-    read = logits.load_logits
+    read, before = logits.load_logits, copied.files()
     monkeypatch.setattr(logits, "load_logits", lambda *given: tuple(-each for each in read(*given)))
     assert refusal(copied.cache_teacher).endswith("set cache_teacher.precision to fp32, or raise f1_tolerance")
+    assert copied.files() == before, "left the refused cache behind"
 
 
 def test_a_form_that_differs_stops_export_and_leaves_everything_as_it_was(copied: Pipeline) -> None:
@@ -714,7 +739,8 @@ def test_a_cut_that_the_encoder_does_not_have_is_refused_before_any_training(
 def test_the_carried_cache_answers_as_the_teacher(across: Run) -> None:
     found = across[0].json("metrics/cache_teacher.json")["dev"]
     assert found["f1_live"] == across[0].json("metrics/teacher.json")["dev"]["f1"]
-    assert found["f1_cached"] == pytest.approx(found["f1_live"], abs=0.5)
+    # Not worse; better where the student's tokens are whole words and the teacher had named a piece of one.
+    assert 60 < found["f1_live"] <= found["f1_cached"]
 
 
 def test_students_of_another_tokenizer_are_held_to_what_is_inside_the_teacher(across: Run) -> None:

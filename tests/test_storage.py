@@ -1,11 +1,14 @@
 """Where trials are kept: every kind of URL opens or ends in one line."""
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from stages.core.errors import InputError
+from stages.core.training import storage
 from stages.core.training.storage import open_storage, without_password
 
 
@@ -18,6 +21,24 @@ def test_what_one_process_writes_another_reads(tmp_path: Path, kind: str) -> Non
     again = optuna.load_study(storage=open_storage(url), study_name="search")
     assert [trial.value for trial in again.trials] == [1.0, None]
     assert again.trials[1].user_attrs == {"repeats": 0}
+
+
+def test_a_database_that_others_make_at_this_moment_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a table is there that was not a moment ago: SQLite then refuses to make it."""
+    refusals = [IntegrityError("insert", None, Exception()), OperationalError("create", None, Exception())]
+    make = storage.RDBStorage
+
+    def hindered(*given: Any, **options: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return make(*given, **options)
+
+    monkeypatch.setattr(storage, "RDBStorage", hindered)
+    monkeypatch.setattr(storage, "TRY_SECONDS", 0.0)
+    optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/trials"))
+    assert not refusals
 
 
 @pytest.mark.parametrize(
@@ -44,4 +65,5 @@ def test_what_cannot_be_opened_is_told_in_one_line_without_the_password(tmp_path
 
 def test_a_url_is_printed_without_its_password() -> None:
     assert without_password("mysql://me:se:cret@host:3306/name") == "mysql://me:***@host:3306/name"
+    assert without_password("postgresql://me:se/cr@t@host/name") == "postgresql://me:***@host/name"
     assert without_password("postgresql://host:5432/name") == "postgresql://host:5432/name"

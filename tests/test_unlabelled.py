@@ -128,7 +128,7 @@ def write(path: Path, *paragraphs: tuple[str, list[tuple[str, str]]]) -> str:
 
 
 def test_paragraphs_need_no_question_and_questions_no_answer(tmp_path: Path) -> None:
-    source = write(tmp_path / "a.json", ("text", [("q", "who?")]), ("alone", []), ("  ", []), ("dev", [("r", "what?")]))
+    source = write(tmp_path / "a.json", ("text", [("q", "who?")]), ("alone", []), ("dev", [("r", "what?")]))
     write_squad(tmp_path / "b.json", [example("s", "B", "more text"), example("t", "B", "dev")])
     sources = [source, str(tmp_path / "b.json")]
     paragraphs, questions, dropped = read_pool(sources, tmp_path, "error", taken={"dev"}, articles=())
@@ -168,3 +168,18 @@ def test_records_that_are_not_sound_stop_or_are_left_out(tmp_path: Path, capsys:
     assert [each.question for each in questions] == ["who?"]
     assert dropped == {"empty_question": 1, "duplicate_id": 1}
     assert capsys.readouterr().out.count("skipped: ") == 2
+
+
+def test_paragraphs_that_are_not_sound_stop_or_are_left_out_with_or_without_questions(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.json", ("text", []), ("  ", []), (" ", [("q", "who?")]))
+    latin = tmp_path / "b.json"
+    latin.write_bytes(b'{"data": [{"paragraphs": [{"context": "caf\xe9"}, {"context": ["a", "list"]}]}]}')
+    sources = [source, str(latin)]
+    with pytest.raises(InputError) as caught:
+        read_pool(sources, tmp_path, "error", taken=(), articles=())
+    for told in (f"{latin}: paragraph 0 of all: invalid_utf8", f"{latin}: paragraph 1 of all: malformed"):
+        assert told in str(caught.value)
+    paragraphs, questions, dropped = read_pool(sources, tmp_path, "skip", taken=(), articles=())
+    assert paragraphs == [Paragraph("A", "text")]
+    assert not questions
+    assert dropped == {"empty_context": 2, "invalid_utf8": 1, "malformed": 1}, "that of a question counts once"

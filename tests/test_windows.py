@@ -92,6 +92,23 @@ def test_label_decodes_to_the_answer(case: str, tokenizer: PreTrainedTokenizerFa
     assert decode_label(windows, 0, context) == answer
 
 
+@pytest.mark.parametrize("answer", ["\u200bthe king", " the", "Paris ", "Paris \u200b"])
+def test_an_answer_may_touch_what_a_tokenizer_drops_at_the_ends(
+    answer: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    context = f"{answer} lived in town" if answer.endswith(("king", "the")) else f"the king lived in {answer}"
+    (windows,) = [cut([example(context, answer)], tokenizer)]
+    assert decode_label(windows, 0, context).strip("\u200b ") == answer.strip("\u200b ")
+
+
+def test_an_answer_at_a_paragraphs_end_is_in_its_last_window_alone(bert: PreTrainedTokenizerFast) -> None:
+    context = f"{' '.join(['king'] * 60)} Paris "
+    windows = cut([example(context, "Paris ")], bert, max_length=32)
+    held = [row for row in range(len(windows)) if windows.start_positions[row] > 0]
+    assert len(windows) > 2 and held == [len(windows) - 1]
+    assert decode_label(windows, held[0], context) == "Paris"
+
+
 @pytest.mark.parametrize("case", AWKWARD)
 def test_offsets_are_words_of_the_context_and_zero_elsewhere(case: str, tokenizer: PreTrainedTokenizerFast) -> None:
     context, answer = AWKWARD[case]
@@ -294,6 +311,9 @@ def test_saved_windows_come_back_the_same(tokenizer: PreTrainedTokenizerFast, tm
 
 def test_missing_windows_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file; run the prepare stage"):
+        load_windows(tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"cut short")
+    with pytest.raises(InputError, match=r"a.safetensors: not whole .*; run the prepare stage again"):
         load_windows(tmp_path / "a.safetensors")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from profiles.without_dvc import Stage, read_stages, to_run
+from profiles.without_dvc import Stage, read_stages, remove_stale, to_run
 from stages.core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -114,6 +114,22 @@ def test_what_is_missing_runs_and_all_that_comes_after_it(tmp_path: Path, monkey
     assert names(to_run(stages, ["first"])) == []
     Path("out/first").unlink()
     assert names(to_run(stages, ["third", "short"])) == ["first", "second", "third"]
+
+
+def test_what_is_of_older_inputs_is_removed_wanted_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(toy_folder(tmp_path))
+    stages = read_stages(Path("dvc.yaml"))
+    for path in ("out/short", "out/first", "out/second/a", "out/third", "out/time"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    assert remove_stale(stages, []) == []
+    assert to_run(stages, []) == []
+    (second,) = [each for each in stages if each.name == "second"]
+    assert remove_stale(stages, [second]) == ["third"]
+    assert not Path("out/second/a").exists() and not Path("out/third").exists()
+    assert Path("out/first").exists() and Path("out/short").exists() and Path("out/time").exists()
+    assert names(to_run(stages, [])) == ["second", "third"], "a later call knows"
+    assert remove_stale(stages, [second]) == []
 
 
 def test_a_name_stands_for_all_of_a_matrix() -> None:

@@ -5,6 +5,7 @@ here reads floats as YAML 1.2 does, so that a file means the same before and aft
 """
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -21,7 +22,15 @@ SEEDS = 2**32  # how many there are that the generators of Python, numpy, torch 
 
 
 class _Yaml12Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the scalars of YAML 1.2's core schema."""
+    """PyYAML's safe loader with the scalars of YAML 1.2's core schema, and no key twice in a mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping; raises yaml.YAMLError where a key stands twice."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands here twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Yaml12Loader.yaml_implicit_resolvers = {}
@@ -94,6 +103,9 @@ def _convert(value: Any, wanted: Any, where: str) -> Any:
         return tuple(_convert(each, item, f"{where}[{number}]") for number, each in enumerate(value))
     if typing.get_origin(wanted) is dict and isinstance(value, dict):
         item = typing.get_args(wanted)[1]
+        for key in value:
+            if not isinstance(key, str):
+                raise InputError(f"{where}: key {key!r} is a {type(key).__name__}, wanted text; put it in quotes")
         return {key: _convert(each, item, f"{where}.{key}") for key, each in value.items()}
     if dataclasses.is_dataclass(wanted) and isinstance(wanted, type) and isinstance(value, dict):
         return _build(wanted, value, where)
@@ -103,6 +115,8 @@ def _convert(value: Any, wanted: Any, where: str) -> Any:
         (wanted,) = (each for each in typing.get_args(wanted) if each is not type(None))
     if wanted is float and type(value) is int:
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where} is {value}, wanted a finite number")
     if isinstance(wanted, type) and type(value) is wanted:
         return value
     named = {tuple: "list", dict: "mapping"}.get(typing.get_origin(wanted) or wanted)

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stages.core.data.batches import FlatLogits
@@ -45,15 +45,18 @@ def save_logits(path: Path, logits: FlatLogits, windows: Windows, teacher: str) 
 def load_logits(path: Path, windows: Windows, teacher: str) -> FlatLogits:
     """Return the cached logits aligned with `windows`, two (N,) float16 tensors.
 
-    Raises InputError where the cache is missing or was made by another teacher, tokenizer or windowing.
+    Raises InputError where the cache is missing, is not whole or was made by another teacher, tokenizer or windowing.
     """
     if not path.exists():
         raise InputError(f"{path}: no such cache; run the cache_teacher stage")
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["about"])
-        start, end, row_splits, text_starts = (
-            file.get_tensor(name) for name in ("start_logits", "end_logits", "row_splits", "text_starts")
-        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["about"])
+            start, end, row_splits, text_starts = (
+                file.get_tensor(name) for name in ("start_logits", "end_logits", "row_splits", "text_starts")
+            )
+    except SafetensorError as error:
+        raise InputError(f"{path}: not whole ({error}); run the cache_teacher stage again") from None
     wanted = {"teacher": teacher, "tokenizer": windows.metadata["tokenizer"], "windows": windows.fingerprint()}
     for name, value in wanted.items():
         if about[name] != value:

@@ -82,9 +82,9 @@ def source_files(source: str, corpus: Path, *, or_text: bool = False) -> list[Pa
     path = Path(source)
     if _is_text(path) and not or_text:
         raise InputError(f"{path}: a text file has no questions; name it in unlabelled.sources")
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    files = sorted(each for each in path.glob("*.json") if each.is_file()) if path.is_dir() else [path]
     if not files and or_text:
-        files = sorted(each for each in path.iterdir() if _is_text(each))
+        files = sorted(each for each in path.iterdir() if _is_text(each) and each.is_file())
     if not files:
         raise InputError(f"{path}: the folder holds no .json{' or .txt' if or_text else ''} file")
     return files

@@ -86,7 +86,7 @@ def on_paragraphs(
 def read_pool(
     sources: Sequence[str], corpus: Path, on_bad_record: str, *, taken: Collection[str], articles: Collection[str]
 ) -> tuple[list[Paragraph], list[Example], Dropped]:
-    """Return the sound paragraphs of all sources, their questions without answers, and records dropped by fault.
+    """Return the sound paragraphs of all sources, their questions without answers, and what was dropped, by fault.
 
     Paragraphs need no question, questions no answer. Left out, with their questions, are paragraphs whose text is one
     of `taken`, whatever its white space, and those of `articles`, by title, as "AC/DC_(band)" and "AC DC (band)" are
@@ -96,22 +96,33 @@ def read_pool(
     seen: set[str] = set()
     questions: list[Example] = []
     faults: list[Fault] = []
+    told: list[str] = []  # paragraphs of questions with a fault, which may be the paragraph's
     for record in (record for source in sources for record in read_bare_questions(source, corpus)):
         if (fault := _fault_but_no_answer(record, seen)) is not None:
             faults.append(fault)
+            told.append(record.example.context)
         else:
             seen.add(record.example.id)
             questions.append(record.example)
+    paragraphs: dict[Paragraph, None] = {}
+    for source in sources:
+        for number, paragraph in enumerate(read_paragraphs(source, corpus)):
+            asked = Record(
+                f"{source}: paragraph {number} of all", Example("", paragraph.title, paragraph.context, "?", ())
+            )
+            if (fault := _fault_but_no_answer(asked, set())) is None:
+                paragraphs[paragraph] = None
+            elif paragraph.context not in told:
+                faults.append(fault)
     dropped = drop_faults(faults, on_bad_record)
     shut_texts = {_one_line(text) for text in taken}
     shut_titles = {_plain(title) for title in articles if title}
-    paragraphs = dict.fromkeys(paragraph for source in sources for paragraph in read_paragraphs(source, corpus))
 
     def is_free(each: Paragraph | Example) -> bool:
         return _one_line(each.context) not in shut_texts and _plain(each.title) not in shut_titles
 
     return (
-        [each for each in paragraphs if _is_sound(each) and is_free(each)],
+        [each for each in paragraphs if is_free(each)],
         [each for each in questions if is_free(each)],
         dropped,
     )
@@ -129,12 +140,6 @@ def _one_line(text: str) -> str:
 def _plain(title: str) -> str:
     """Return a title as files and data sets alike would have it: they change spaces, slashes and capitals."""
     return _one_line(re.sub(r"[_/]", " ", unicodedata.normalize("NFC", title))).casefold()
-
-
-def _is_sound(paragraph: Paragraph) -> bool:
-    """Whether questions could be asked of it; the faults of those that are have been told of."""
-    asked = Example("", paragraph.title, paragraph.context, "?", ())
-    return _fault_but_no_answer(Record("", asked), set()) is None
 
 
 def _word_starts(context: str) -> list[int]:

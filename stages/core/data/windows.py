@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -165,12 +165,15 @@ def save_windows(windows: Windows, path: Path) -> None:
 
 
 def load_windows(path: Path) -> Windows:
-    """Read what `save_windows` wrote; raises InputError where there is no such file."""
+    """Read what `save_windows` wrote; raises InputError where there is no such file, or it is not whole."""
     if not path.exists():
         raise InputError(f"{path}: no such file; run the prepare stage")
-    with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()["about"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise InputError(f"{path}: not whole ({error}); run the prepare stage again") from None
     return Windows(question_ids=tuple(about["question_ids"]), metadata=about["metadata"], **tensors)
 
 
@@ -208,7 +211,9 @@ def _rows(encoded: Any, number: int, example: Example, max_length: int, doc_stri
     for low in _window_starts(len(offsets), room, doc_stride):
         shown, its = offsets[low : low + room], slice(start + low, min(start + low + room, stop))
         spans = [(0, 0)] * start + shown + [(0, 0)] * (len(sides) - stop)
-        first, last = _label(spans, start, start + len(shown), example.label) if example.answers else (0, 0)
+        # What a tokenizer drops at an edge of the paragraph, such as white space, is in the window beside it.
+        reach = (0 if low == 0 else shown[0][0]), (len(example.context) if its.stop == stop else shown[-1][1])
+        first, last = _label(spans, start, start + len(shown), example.label, reach) if example.answers else (0, 0)
         yield {
             "question_id": example.id,
             "input_ids": ids[:start] + ids[its] + ids[stop:],
@@ -239,10 +244,12 @@ def _trim(span: tuple[int, int], context: str) -> tuple[int, int]:
     return start, stop
 
 
-def _label(offsets: Sequence[tuple[int, int]], start: int, stop: int, answer: Answer) -> tuple[int, int]:
-    """Return the first and last token of the answer, (0, 0) unless the window holds all of it."""
+def _label(
+    offsets: Sequence[tuple[int, int]], start: int, stop: int, answer: Answer, reach: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the first and last token of the answer, (0, 0) unless all its characters are within the window's reach."""
     answer_stop = answer.start + len(answer.text)
-    if not (offsets[start][0] <= answer.start and answer_stop <= offsets[stop - 1][1]):
+    if not (reach[0] <= answer.start and answer_stop <= reach[1]):
         return 0, 0
     touched = [n for n in range(start, stop) if offsets[n][0] < answer_stop and offsets[n][1] > answer.start]
     return (touched[0], touched[-1]) if touched else (0, 0)

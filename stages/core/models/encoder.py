@@ -28,6 +28,7 @@ OVERRULED = (
     *("id2label", "label2id", "num_labels", "auto_map", "_name_or_path", "dtype", "torch_dtype"),
     *("model_type", "architectures", PRUNED_SHAPES),
 )
+HEAD = {"qa_outputs.weight", "qa_outputs.bias"}
 LOADING_FAULTS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
 
 
@@ -63,7 +64,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except LOADING_FAULTS as error:
+    except Exception as error:  # tokenizers raises bare ones
         raise InputError(f"{folder}: no tokenizer loads from here ({_first_line(error)})") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"{folder}: {type(tokenizer).__name__} is no fast tokenizer; convert it to tokenizer.json")
@@ -104,8 +105,10 @@ def load_qa_model(folder: Path, *, seed: int) -> PreTrainedModel:
         raise InputError(
             f"{folder / WEIGHTS}: {len(lost)} weights that config.json asks for are missing, {lost[0]} first"
         )
-    if missing:
+    if missing == HEAD:
         _draw_head(model, seed)
+    elif missing:
+        raise InputError(f"{folder / WEIGHTS}: {min(missing)} is missing, the other part of the head is not; save both")
     return model
 
 
@@ -161,7 +164,12 @@ def make_config(fields: Mapping[str, Any], config_class: type[PreTrainedConfig] 
     family = FAMILIES[family_name(fields["model_type"])]
     kept = {key: value for key, value in fields.items() if key not in OVERRULED}
     wanted = config_class or getattr(transformers, family.model_class).config_class
-    config = wanted(**kept, dtype="float32")
+    try:
+        config = wanted(**kept, dtype="float32")
+    except Exception as error:  # values are checked by classes that raise kinds of their own
+        raise InputError(
+            f"config.json of a {fields['model_type']} model: {_one_line(error)}; mend that value"
+        ) from error
     config._attn_implementation = family.attention_kernel
     return cast(PreTrainedConfig, config)
 
@@ -186,6 +194,10 @@ def quiet() -> Iterator[None]:
         log.set_verbosity(verbosity)
         if bars:
             log.enable_progress_bar()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _first_line(error: BaseException) -> str:

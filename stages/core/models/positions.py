@@ -5,11 +5,11 @@ from pathlib import Path
 from stages.core.models.encoder import make_config, read_config
 from stages.core.models.families import family_name
 
-# These families count positions from behind the padding index.
-OFFSETS = {"roberta": 2, "mpnet": 2}
-
 
 def positions(folder: Path) -> int:
     """Tokens a window may have at most for the encoder in `folder`. Raises InputError."""
     fields = read_config(folder)
-    return int(make_config(fields).max_position_embeddings) - OFFSETS.get(family_name(fields["model_type"]), 0)
+    config = make_config(fields)
+    # Two families count positions from behind the padding index; MPNet does not read it off its config.
+    padding = {"roberta": config.pad_token_id, "mpnet": 1}.get(family_name(fields["model_type"]), -1)
+    return int(config.max_position_embeddings) - (int(padding) + 1)

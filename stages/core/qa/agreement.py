@@ -59,9 +59,11 @@ def describe_forms(
         }
         if name in held and not found[name]["largest_difference"] <= tolerance:
             rows = _beyond(reference, logits, windows, tolerance)
-            exact = ask(open_model(first).double(), windows.take(rows))
-            further = _errors(logits, exact, windows, rows) - _errors(reference, exact, windows, rows)
-            found[name][EXCESS] = _three_digits(further.max())
+            found[name][EXCESS] = 0.0  # where the difference is beyond only as it is rounded
+            if len(rows):
+                exact = ask(open_model(first).double(), windows.take(rows))
+                further = _errors(logits, exact, windows, rows) - _errors(reference, exact, windows, rows)
+                found[name][EXCESS] = _three_digits(further.max())
     return found
 
 
@@ -88,8 +90,8 @@ def require_agreement(forms: Forms, names: Sequence[str], tolerance: float) -> N
 
 
 def _beyond(reference: FlatLogits, logits: FlatLogits, windows: Windows, tolerance: float) -> Tensor:
-    """Return the windows, (R,) int64, in which a logit differs by more than `tolerance`."""
-    beyond = torch.stack([(one - other).abs() > tolerance for one, other in zip(reference, logits, strict=True)])
+    """Return the windows, (R,) int64, in which a logit differs by more than `tolerance` or is NaN."""
+    beyond = torch.stack([~((one - other).abs() <= tolerance) for one, other in zip(reference, logits, strict=True)])
     tokens = torch.nonzero(beyond.any(0)).flatten()
     rows: Tensor = torch.unique(torch.searchsorted(windows.row_splits, tokens, right=True) - 1)
     return rows

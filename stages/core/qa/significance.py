@@ -1,7 +1,8 @@
 """Bootstrap intervals for means over questions (Efron and Tibshirani 1993, percentile intervals; Koehn 2004, paired).
 
 Questions about one paragraph are not independent: a model that misreads the paragraph misses several. So whole
-paragraphs are drawn, not questions, and the mean is a ratio of two sums, since paragraphs hold unequally many.
+paragraphs are drawn, not questions, and the mean is a ratio of two sums, since paragraphs hold unequally many. Where
+all are about one paragraph, there is nothing else to draw but questions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -72,7 +73,7 @@ def _ratio_interval(
     above: FloatArray, below: FloatArray, clusters: Sequence[str], resamples: int, seed: int, level: float
 ) -> Interval:
     """Return sum(above) / sum(below), both (Q,), with the interval of that ratio over drawn clusters."""
-    names = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    names = _numbered(clusters)
     above_sums, below_sums = np.bincount(names, weights=above), np.bincount(names, weights=below)
     drawn = [(w @ above_sums, w @ below_sums) for w in _cluster_weights(len(above_sums), resamples, seed)]
     numerators, denominators = (np.concatenate(sums) for sums in zip(*drawn, strict=True))
@@ -81,6 +82,14 @@ def _ratio_interval(
         raise InputError(f"bootstrap: all {resamples} resamples score nothing; raise resamples")
     low, high = np.quantile(numerators[kept] / denominators[kept], [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean=float(above.mean() / below.mean()), low=float(low), high=float(high))
+
+
+def _numbered(clusters: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return each question's cluster, (Q,), by its place among their sorted names; of one cluster, each its own."""
+    places = {name: place for place, name in enumerate(sorted(set(clusters)))}
+    if len(places) == 1:
+        return np.arange(len(clusters))
+    return np.array([places[name] for name in clusters])
 
 
 def _cluster_weights(clusters: int, resamples: int, seed: int) -> Iterator[FloatArray]:

@@ -18,6 +18,8 @@ from stages.core.report.variants import VARIANTS
 # Quality files are rounded; more than this apart, in percent, they and the predictions are of different runs.
 _TOLERANCE = 0.01
 
+TORN = (pd.errors.EmptyDataError, pd.errors.ParserError)  # a table that is not whole
+
 _HISTORY_COLUMNS = ("step", "epoch", "learning_rate", "loss")
 
 
@@ -120,9 +122,10 @@ def read_histories(folder: Path) -> dict[str, pd.DataFrame]:
 
 def read_curve(path: Path) -> pd.DataFrame:
     """Return plots/prune_curve.csv; raises InputError where it is missing or has no share of MACs."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file; run the prune_curve stage")
-    curve = pd.read_csv(path)
+    try:
+        curve = pd.read_csv(path)
+    except (FileNotFoundError, *TORN):
+        raise InputError(f"{path}: no table of points; run the prune_curve stage") from None
     if "macs_kept" not in curve or curve.empty:
         raise InputError(f"{path}: no column 'macs_kept' with values; run the prune_curve stage again")
     return curve
@@ -132,7 +135,7 @@ def read_gains(path: Path) -> pd.DataFrame:
     """Return plots/prune_curve_differences.csv; raises InputError where it is missing or lacks a column."""
     try:
         gains = pd.read_csv(path)
-    except (FileNotFoundError, pd.errors.EmptyDataError):
+    except (FileNotFoundError, *TORN):
         raise InputError(f"{path}: no table of differences; run the prune_curve stage") from None
     for column in ("macs_kept", "recovered", "over", "f1", "f1_low", "f1_high"):
         if column not in gains:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from stages.core.params import SEEDS
 from stages.core.qa.scoring import Scores
 from stages.core.training.distillation import distil
 from stages.core.training.fit import History
@@ -64,7 +65,7 @@ def finals(
         for number, (place, point) in enumerate(points.items(), start=1):
             settings = default.settings.at(point)
             if average:
-                settings = replace(settings, seed=settings.seed + number)
+                settings = replace(settings, seed=(settings.seed + number) % SEEDS)
             scratch, name = folders.enter_context(checkpoints(settings)), f"finalist {place}"
             student, history = distil(trial.lessons, trial.student, settings, trial.runtime, scratch=scratch, name=name)
             students[place] = Finalist(settings, student, history, trial.dev_scores(student))

@@ -5,6 +5,7 @@ generator, whose state is part of a checkpoint. A run that was interrupted ends 
 not.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -111,7 +112,8 @@ def fit(
     A `loss` that is a module with parameters of its own has them trained too. Checkpoints are kept in `scratch`; if
     there is one, training goes on from it. `after_epoch(epoch)` is called after each epoch, and again for none of those
     a checkpoint has behind it. On a GPU a training of many updates records its passes as CUDA graphs, unless `graphs`
-    is false: `loss` is then called once or twice for each width, and for each batch that is not full.
+    is false: `loss` is then called once or twice for each width, and for each batch that is not full. A training that
+    diverges ends at the row of the history that shows it, for its weights are lost.
     """
     model.to(runtime.device)
     set_training_kernel(model, runtime.device)
@@ -132,7 +134,8 @@ def fit(
     if recorded:
         gradients = RecordedPass(gradients, params.batch_size, runtime.device)
     bar = tqdm(total=total, initial=progress.step, desc=name, unit="update", disable=None)
-    for epoch in range(progress.step // per_epoch, -(-total // per_epoch)):
+    diverged = False
+    for epoch in range(progress.step // per_epoch, -(-total // per_epoch)) if progress.step < total else ():
         skip = progress.step - epoch * per_epoch
         ahead = _epoch(data, params, epoch, skip=skip, widths=WIDTHS if recorded else 1)
         for batch in islice(ahead, total - progress.step):
@@ -142,13 +145,18 @@ def fit(
             progress.step += 1
             if progress.step % params.log_steps == 0 or progress.step == total:
                 row = progress.row(rate, per_epoch)
+                diverged = not math.isfinite(row["loss"]) and not is_finite(model)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", rate=f"{rate:.1e}", refresh=False)
             bar.update()
+            if diverged:
+                break
             if progress.step % params.checkpoint_steps == 0 and progress.step % per_epoch:
                 _keep(checkpoint, trained, optimizer, progress)
         if after_epoch is not None:
             after_epoch(epoch)
             model.train()
+        if diverged:
+            break
         _keep(checkpoint, trained, optimizer, progress)
     bar.close()
     optimizer.zero_grad()
@@ -156,6 +164,11 @@ def fit(
     model.eval()
     set_inference_kernel(model)
     return progress.history
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Whether no weight of a model has become infinite or lost its value."""
+    return all(bool(torch.isfinite(weight).all()) for weight in model.parameters())
 
 
 def learning_rate_at(step: int, total: int, params: FitParams) -> float:

@@ -16,6 +16,7 @@ from optuna.pruners import MedianPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from stages.core.params import SEEDS
 from stages.core.training.space import Point
 
 REPEATS = "repeats"  # user attribute of a repeat: the number of the trial it stands for
@@ -68,7 +69,7 @@ class PlaceSampler(BaseSampler):
         """Seed for the trial that is about to draw."""
         place = place_of(study, trial)
         self._is_first = place == 0
-        self._tpe = TPESampler(seed=self._seed + place, n_startup_trials=RANDOM_TRIALS)
+        self._tpe = TPESampler(seed=(self._seed + place) % SEEDS, n_startup_trials=RANDOM_TRIALS)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the knobs that are drawn together."""

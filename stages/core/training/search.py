@@ -9,7 +9,7 @@ storage. Source: Akiba et al. 2019, "Optuna".
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -64,12 +64,15 @@ def search(
     study = _open_study(name, storage, space, seed, join)
     listener = Listener()
     while True:
-        running = _running(study)
-        for number in listener.lost(running) if shared else [trial.number for trial in running]:
-            hand_back(study, number)
-        if _wants_a_trial(study, budget):
+        # One look at the storage: what ends elsewhere between two would be missing from both.
+        trials = study.get_trials(deepcopy=False)
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        if lost := listener.lost(running) if shared else [trial.number for trial in running]:
+            for number in lost:
+                hand_back(study, number)
+        elif _wants_a_trial(trials, budget):
             _run_trial(study, objective, space, budget, shared)
-        elif join or not _running(study):
+        elif join or not running:
             return study
         else:
             time.sleep(POLL_SECONDS)
@@ -91,13 +94,8 @@ def _open_study(name: str, storage: BaseStorage, space: Space, seed: int, join: 
     )
 
 
-def _running(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-
-
-def _wants_a_trial(study: optuna.Study, budget: Budget) -> bool:
+def _wants_a_trial(trials: Sequence[FrozenTrial], budget: Budget) -> bool:
     """Whether a repeat waits or the budget is not yet spent or under way."""
-    trials = study.get_trials(deepcopy=False)
     waiting = any(trial.state == TrialState.WAITING for trial in trials)
     return waiting or sum(budget.spent(trial) for trial in trials) < budget.updates
 

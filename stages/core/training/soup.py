@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from stages.core.qa.scoring import Scores
 from stages.core.qa.significance import paired_difference
+from stages.core.training.fit import is_finite
 
 RESAMPLES = 2000  # of dev's paragraphs, for whether a mean is clearly worse than the best
 
@@ -69,8 +70,3 @@ def mean_weights(models: Sequence[PreTrainedModel]) -> PreTrainedModel:
     }
     mean.load_state_dict({**states[0], **weights})
     return mean
-
-
-def is_finite(model: PreTrainedModel) -> bool:
-    """Whether no weight of a model has become infinite or lost its value."""
-    return all(bool(torch.isfinite(weight).all()) for weight in model.parameters())

@@ -1,15 +1,19 @@
 """Where a search keeps its trials: a database that Optuna speaks to by URL, or a journal file."""
 
 import re
+import time
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from stages.core.errors import InputError
 
 JOURNAL = "journal:///"  # then a path, as in sqlite:///: one more slash for one from the root
 SQLITE_PATIENCE_SECONDS = 60  # for another process's write to end
+# Of processes that open a new database at once all but one may fail, for a table is there that was not a moment ago.
+TRIES, TRY_SECONDS = 10, 0.3
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -23,8 +27,7 @@ def open_storage(url: str) -> BaseStorage:
     try:
         if url.startswith(JOURNAL):
             return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
-        options = {"connect_args": {"timeout": SQLITE_PATIENCE_SECONDS}} if url.startswith("sqlite:") else {}
-        return RDBStorage(url, engine_kwargs=options)
+        return _open_database(url)
     except Exception as error:  # each database driver raises its own
         reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
         raise InputError(
@@ -33,6 +36,16 @@ def open_storage(url: str) -> BaseStorage:
         ) from None
 
 
+def _open_database(url: str) -> BaseStorage:
+    options = {"connect_args": {"timeout": SQLITE_PATIENCE_SECONDS}} if url.startswith("sqlite:") else {}
+    for _ in range(TRIES - 1):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except (IntegrityError, OperationalError):
+            time.sleep(TRY_SECONDS)
+    return RDBStorage(url, engine_kwargs=options)
+
+
 def without_password(url: str) -> str:
-    """Return a URL fit to be printed."""
-    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", url)
+    """Return a URL fit to be printed; a password may hold slashes and more."""
+    return re.sub(r"(//[^/@:]*:).*@", r"\1***@", url)

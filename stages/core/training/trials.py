@@ -13,11 +13,10 @@ from stages.core.qa.evaluation import score_model
 from stages.core.qa.scoring import Scores, score
 from stages.core.runtime import Runtime
 from stages.core.training.distillation import distil
-from stages.core.training.fit import TrainingSet
+from stages.core.training.fit import TrainingSet, is_finite
 from stages.core.training.lessons import Lessons
 from stages.core.training.scratch import passing_folder
 from stages.core.training.settings import DistilParams, StudentParams
-from stages.core.training.soup import is_finite
 from stages.core.training.space import Point
 
 
