@@ -1,6 +1,8 @@
 """Pruned folders open with AutoModelForQuestionAnswering after one import of ours, and not by accident without it."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from tests.toy_models import (
     toy_pruned_model,
     toy_tokenizer,
 )
+from tests.toy_repository import ROOT
 
 Make = Callable[[str, int], PreTrainedModel]
 
@@ -84,6 +87,38 @@ def test_plain_transformers_refuses_the_folder(tmp_path: Path) -> None:
         [sys.executable, "-c", PLAIN, str(folder)], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "has model type `pruned-bert` but Transformers does not recognize this architecture" in done.stdout
+
+
+OURS_INSTALLED = """
+import sys
+import stages.core.models.pruned as pruned
+from transformers import AutoModelForQuestionAnswering
+model = AutoModelForQuestionAnswering.from_pretrained(sys.argv[1])
+print(type(model).__name__, pruned.__file__)
+"""
+
+
+def test_the_installed_package_opens_the_folder_from_anywhere(tmp_path: Path) -> None:
+    """Installed from a copy: a build leaves folders beside its sources."""
+    copy, installed, elsewhere = tmp_path / "copy", tmp_path / "installed", tmp_path / "elsewhere"
+    shutil.copytree(ROOT / "stages", copy / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, copy)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--target", str(installed), str(copy)], check=True)
+    elsewhere.mkdir()
+    folder = saved(toy_pruned_model("bert", 1), tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", OURS_INSTALLED, str(folder)],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name, place = done.stdout.split()
+    assert name == "PrunedBertForQuestionAnswering"
+    assert Path(place).is_relative_to(installed)
 
 
 def test_a_config_without_its_table_is_refused(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def autocast(device: "torch.device", precision: str) -> AbstractContextManager[o
 
 def describe(runtime: Runtime) -> dict[str, str]:
     """Return the names of what results depend on: device, processor, threads, versions."""
-    packages = ("torch", "transformers", "onnxruntime")
+    packages = ("torch", "transformers", "tokenizers", "numpy", "onnxruntime", "optuna", "datasets", "dvc")
     return {
         "device": runtime.device.type,
         "processor": runtime.processor,
