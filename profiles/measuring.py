@@ -143,18 +143,26 @@ def _score_all(arms: Sequence[Arm], runs: Path) -> tuple[list[str], list[tuple[A
     return [each.context for each in questions], scored
 
 
-def record(found: pd.DataFrame, out: Path) -> None:
-    """Write a table as CSV; raises InputError where it is empty, or lacks an arm that `out` has a row of."""
+def record(found: pd.DataFrame, out: Path, keys: int, option: str) -> None:
+    """Write a table as CSV whose first `keys` columns name its rows.
+
+    Raises InputError where it has no row, or lacks one that `out` has; `option` is what the file was named by.
+    """
+    check_record(found, out, keys, option)
+    write_text(out, found.to_csv(index=False))
+
+
+def check_record(found: pd.DataFrame, out: Path, keys: int, option: str) -> None:
+    """Raise what `record` would."""
     if found.empty:
-        raise InputError(f"{out}: not written, for the first arm of no size is done; run the command without --partial")
+        raise InputError(f"{out}: not written, for too few arms are done for a row; run the command without --partial")
     text = found.to_csv(index=False)
-    lost = _arms_in(out.read_text(encoding="utf-8")) - _arms_in(text) if out.exists() else set()
+    lost = _rows_of(out.read_text(encoding="utf-8"), keys) - _rows_of(text, keys) if out.exists() else set()
     if lost:
         raise InputError(
             f"{out}: not written, for rows that it has would be lost: {len(lost)}, such as {','.join(min(lost))}; "
-            "name another file as --out"
+            f"name another file as {option}"
         )
-    write_text(out, text)
 
 
 def _first_difference(then: Sections, now: Sections) -> str | None:
@@ -176,9 +184,9 @@ def _rounded(name: str, interval: Interval) -> dict[str, float]:
     return {key: round(value, 2) for key, value in bounds.items()}
 
 
-def _arms_in(text: str) -> set[tuple[str, ...]]:
-    """The first two cells of each line: size and name, and the heads of their columns."""
-    return {tuple(line.split(",")[:2]) for line in text.splitlines()}
+def _rows_of(text: str, keys: int) -> set[tuple[str, ...]]:
+    """The first cells of each line, `keys` of them, and the heads of their columns."""
+    return {tuple(line.split(",")[:keys]) for line in text.splitlines()}
 
 
 def main(arms: Sequence[Arm], column: str, description: str | None, default_runs: Path) -> None:
@@ -199,6 +207,10 @@ def main(arms: Sequence[Arm], column: str, description: str | None, default_runs
     for arm in [] if options.partial else missing:
         arm.run(options.runs)
         write_text(options.runs / "table.csv", table(arms, options.runs, column).to_csv(index=False))
-    record(table(arms, options.runs, column), options.out)
+    records = [(table(arms, options.runs, column), options.out, 2, "--out")]
     if options.pairs:
-        record(pairs(arms, options.runs, column), options.pairs)
+        records.append((pairs(arms, options.runs, column), options.pairs, 3, "--pairs"))
+    for each in records:  # both or none
+        check_record(*each)
+    for each in records:
+        record(*each)

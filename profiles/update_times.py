@@ -40,9 +40,10 @@ from stages.core.models.kernels import fuse_mpnet, set_training_kernel
 from stages.core.models.source import EncoderParams, resolve_model
 from stages.core.params import load_params, require
 from stages.core.runtime import Runtime, RuntimeParams, start
+from stages.core.training.distillation import loss_of
 from stages.core.training.fit import TrainingSet, fit
 from stages.core.training.graphs import FEWEST
-from stages.core.training.losses import DistillationLoss, IntermediateLoss, LabelLoss, Loss, LossTerms
+from stages.core.training.losses import DistillationLoss, LabelLoss, Loss, LossTerms
 from stages.core.training.settings import BaselineParams, DistilParams, FitParams, StudentParams
 from stages.teacher import TeacherParams
 
@@ -67,23 +68,11 @@ def lesson(
         baseline = load_params("baseline", BaselineParams)
         return student, DistillationLoss(baseline.temperature, baseline.alpha), baseline
     params = load_params("distil", DistilParams)
-    answers = DistillationLoss(params.temperature, params.alpha)
-    if not params.needs_teacher():
-        return student, answers, params
-    pairs = list(zip(params.student_layers, params.teacher_layers, strict=True))
-    set_training_kernel(teacher, device)
-    if kernel is not None:
-        use_kernel(teacher, kernel)
-    loss = IntermediateLoss(
-        answers,
-        student,
-        teacher,
-        pairs,
-        params.hidden_weight,
-        relation_weight=params.relation_weight,
-        relation_heads=params.relation_heads,
-    )
-    return student, loss, params
+    if params.needs_teacher():
+        set_training_kernel(teacher, device)
+        if kernel is not None:
+            use_kernel(teacher, kernel)
+    return student, loss_of(params, student, teacher), params
 
 
 def use_kernel(model: PreTrainedModel, kernel: str) -> None:

@@ -5,10 +5,11 @@ Run from the repository's root, with the wanted params.yaml in place:
     python -m profiles.without_dvc [--jobs N] [--seconds FILE] [STAGE ...]
 
 A stage runs when it is wanted, or something wanted needs it, and one of its outputs is missing or comes from a stage
-that runs. Before the first starts, the outputs of all that will run are removed, and those of stages that follow from
-them, wanted or not: they would be of older inputs, and a later call would take them for done. Nothing is compared with
-what parameters or code were before, and dvc.lock stays as it is: that is DVC's to do (`dvc repro`, `dvc commit`). Needs
-only the packages that the stages themselves import, and Linux: it imports them once, and each stage is a fork of it.
+that runs. Before the first starts, the outputs of all stages that follow from those are removed, wanted or not, those
+that git tracks among them, and told: they would be of older inputs, and a later call would take them for done. Nothing
+is compared with what parameters or code were before, and dvc.lock stays as it is: that is DVC's to do (`dvc repro`,
+`dvc commit`). Needs only the packages that the stages themselves import, and Linux: it imports them once, and each
+stage is a fork of it.
 
 One training keeps a large GPU nine tenths busy (profiles/squadshifts-gpu/README.md has figures). Beside it goes on what
 other stages do on the processor: importing, cutting windows, decoding and scoring answers.
@@ -99,19 +100,16 @@ def to_run(stages: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:
 
 
 def remove_stale(stages: Sequence[Stage], running: Sequence[Stage]) -> list[str]:
-    """Remove what the `running` of all `stages` write, and what stages write that follow from them.
-
-    Returns the names of the latter, of those that had an output.
-    """
-    following = _closure(running, lambda stage: [each for each in stages if each.needs(stage)])
-    stale = [each for each in stages if each in following and each not in running]
-    had = [each.name for each in stale if any(Path(path).exists() for path in each.writes)]
-    for path in (Path(path) for each in following for path in each.writes):
+    """Remove what those of `stages` have written that follow from the `running` ones; return the paths, sorted."""
+    first = [each for each in stages if any(each.needs(other) for other in running)]
+    following = _closure(first, lambda stage: [each for each in stages if each.needs(stage)])
+    removed = sorted(path for each in following for path in each.writes if Path(path).exists())
+    for path in map(Path, removed):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)
-    return had
+            path.unlink()
+    return removed
 
 
 def run(stages: Sequence[Stage], *, jobs: int, logs: Path) -> dict[str, float]:
@@ -232,8 +230,8 @@ def main() -> None:
         parser.error(f"argument --jobs: {options.jobs}, wanted 1 or more")
     stages = read_stages(Path("dvc.yaml"))
     running = to_run(stages, options.stages)
-    if stale := remove_stale(stages, running):
-        print(f"removed, for they follow from what runs now: the outputs of {', '.join(stale)}", flush=True)
+    if removed := remove_stale(stages, running):
+        print(f"removed, for they follow from what runs now: {', '.join(removed)}", flush=True)
     took = run(running, jobs=options.jobs, logs=options.logs)
     if options.seconds is not None and took:  # where nothing ran, an earlier table stays
         rows = [f"{name},{value:.0f}" for name, value in took.items()]

@@ -62,8 +62,8 @@ def run(
     train, dev = load_split(data, "train"), load_split(data, "dev")
 
     def judge(model: "PreTrainedModel") -> Scores:
-        if runs > 1 and not is_finite(model):
-            return score(dev.examples, {})  # one of several that diverges is left out, as it answers nothing
+        if runs and not is_finite(model):
+            return score(dev.examples, {})  # of several trainings one that diverges is left out, as it answers nothing
         return score_model(model, dev, decode, runtime.device, params.batch_size)
 
     runs = 0 if is_qa_checkpoint(source) else params.runs
@@ -76,8 +76,8 @@ def run(
             losses.append(fit(models[number], LabelLoss(), training, one, runtime, scratch=unfinished, name=name))
         paragraphs = [example.context for example in dev.examples]
         found = soup(models, [judge(model) for model in models], judge, paragraphs, seed=params.seed)
-        if not is_finite(found.model):
-            raise InputError("params.yaml: teacher: every training has diverged; lower learning_rate")
+        if runs and not is_finite(found.model):
+            raise InputError(f"params.yaml: teacher.learning_rate {params.learning_rate}: training diverges; lower it")
         save_checkpoint(found.model.cpu(), load_tokenizer(source), out)
         write_history(joined(losses), history)
         write_json(metrics, {"dev": quality(found.dev), "trained": runs, "averaged": len(found.averaged)})

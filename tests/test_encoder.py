@@ -241,6 +241,9 @@ def test_roberta_counts_positions_from_behind_its_padding_index(padding: int, tm
     config = toy_config("roberta").to_dict() | {"pad_token_id": padding, "max_position_embeddings": 64}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     room = positions(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "pad_token_id": None}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"config.json: pad_token_id is null"):
+        positions(tmp_path)
     model = build_qa_model(make_config(config))
     shown = {"input_ids": torch.full((1, room), 9), "attention_mask": torch.ones(1, room, dtype=torch.long)}
     assert model(**shown).start_logits.shape == (1, room)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -238,9 +239,26 @@ def test_a_run_that_fails_is_told_of_in_one_line_and_is_not_done(runs: Path, mon
 
 def test_a_table_of_nothing_is_not_written(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(ARMS[1], runs)  # not the first of its size
-    with pytest.raises(InputError, match=r"out.csv: not written, for the first arm of no size is done"):
+    with pytest.raises(InputError, match=r"out.csv: not written, for too few arms are done for a row"):
         measure(monkeypatch, runs, "--partial")
-    assert not Path("out.csv").exists()
+    finish(ARMS[0], runs)
+    finish(ARMS[1], runs)
+    measure(monkeypatch, runs, "--partial", "--pairs", "pairs.csv")
+    shutil.rmtree(ARMS[1].folder(runs))
+    Path("out.csv").unlink()
+    with pytest.raises(InputError, match=r"pairs.csv: not written, for too few arms are done for a row"):
+        measure(monkeypatch, runs, "--partial", "--pairs", "pairs.csv")
+    assert not Path("out.csv").exists(), "both or none"
+
+
+def test_of_pairs_each_is_a_row_of_its_own_that_is_not_lost(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arm in ARMS[:3]:
+        finish(arm, runs)
+    measure(monkeypatch, runs, "--partial", "--pairs", "pairs.csv")
+    shutil.rmtree(ARMS[1].folder(runs))
+    Path("out.csv").unlink()
+    with pytest.raises(InputError, match=r"pairs.csv: .* lost: 2, such as 1000,other_offsets,labels_only; .* --pairs"):
+        measure(monkeypatch, runs, "--partial", "--pairs", "pairs.csv")
 
 
 def test_a_run_of_which_the_parameters_are_not_known_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,8 @@ def break_ids(inputs: ReportInputs) -> None:
         (lambda inputs: write(inputs.latency, {"teacher": {}}), "latency.json"),
         (lambda inputs: [path.unlink() for path in inputs.histories.iterdir()], "loss: holds no training history"),
         (lambda inputs: (inputs.histories / "baseline.csv").write_text("step\n1\n"), "baseline.csv: no column 'epoch'"),
+        (lambda inputs: (inputs.histories / "teacher.csv").write_text("a\n1\n1,2\n"), "teacher.csv: no whole table"),
+        (lambda inputs: inputs.importance.write_text("a\n1\n1,2\n"), "tune_importance.csv: no table of knobs"),
         (lambda inputs: inputs.curve.unlink(), "curve.csv: no table of points; run the prune_curve stage"),
         (lambda inputs: inputs.curve.write_text(""), "curve.csv: no table of points; run the prune_curve stage"),
         (lambda inputs: inputs.gains.write_text("a\n1\n1,2\n"), "gains.csv: no table of differences"),

@@ -511,7 +511,7 @@ def test_windows_longer_than_a_models_positions_are_refused(copied: Pipeline) ->
     assert "windows.max_length is 512, wanted at most " in message
 
 
-@pytest.mark.parametrize("lost", [{"teacher 1"}, {"teacher 0", "teacher 1"}])
+@pytest.mark.parametrize("lost", [{"teacher 1"}, {"teacher 0"}, {"teacher 0", "teacher 1"}])
 def test_of_several_teachers_one_that_diverges_is_left_out(
     copied: Pipeline, monkeypatch: pytest.MonkeyPatch, lost: set[str]
 ) -> None:
@@ -525,14 +525,19 @@ def test_of_several_teachers_one_that_diverges_is_left_out(
             model.qa_outputs.bias.data.fill_(float("nan"))
         return history
 
+    diverges = r"teacher.learning_rate 0.005: training diverges; lower it"
     copied.teacher()
     alone = copied.json("metrics/teacher.json")["dev"]
     monkeypatch.setattr(fitting, "fit", loses)
     if len(lost) == 2:
-        assert "teacher: every training has diverged; lower learning_rate" in refusal(lambda: copied.teacher(runs=2))
-    else:
-        copied.teacher(runs=2)
-        assert copied.json("metrics/teacher.json") == {"averaged": 0, "dev": alone, "trained": 2}
+        assert diverges in refusal(lambda: copied.teacher(runs=2))
+        return
+    copied.teacher(runs=2)
+    found = copied.json("metrics/teacher.json")
+    assert (found["averaged"], found["trained"]) == (0, 2)
+    assert lost == {"teacher 0"} or found["dev"] == alone
+    if lost == {"teacher 0"}:
+        assert diverges in refusal(copied.teacher), "the only one"
 
 
 def test_a_missing_cache_is_refused(copied: Pipeline) -> None:
@@ -540,7 +545,7 @@ def test_a_missing_cache_is_refused(copied: Pipeline) -> None:
     assert "no such cache; run the cache_teacher stage" in refusal(copied.distil)
 
 
-def test_a_cache_that_scores_otherwise_than_the_teacher_is_refused(
+def test_a_cache_that_scores_worse_than_the_teacher_is_refused(
     copied: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cache that turned every answer round would teach nonsense; it must not get past its own stage."""
@@ -736,11 +741,23 @@ def test_a_cut_that_the_encoder_does_not_have_is_refused_before_any_training(
     assert "9" in refusal(copied.student_init)
 
 
-def test_the_carried_cache_answers_as_the_teacher(across: Run) -> None:
+def test_the_carried_cache_answers_as_the_teacher_or_with_whole_words(across: Run) -> None:
     found = across[0].json("metrics/cache_teacher.json")["dev"]
     assert found["f1_live"] == across[0].json("metrics/teacher.json")["dev"]["f1"]
     # Not worse; better where the student's tokens are whole words and the teacher had named a piece of one.
-    assert 60 < found["f1_live"] <= found["f1_cached"]
+    assert 60 < found["f1_live"] <= found["f1_cached"] <= found["f1_live"] + 100 / 8, "one question of eight"
+
+
+def test_word_pieces_are_carried_to_byte_level_tokens_too(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path)
+    tokenizer = toy_tokenizer(tmp_path / "student" / "tokenizer", "roberta")
+    save_checkpoint(toy_qa_model("roberta", 5, width=16), tokenizer, tmp_path / "student" / "encoder")
+    pipeline.student = StudentParams((0, 2), encoder=str(tmp_path / "student" / "encoder"))
+    for step in (pipeline.prepare, pipeline.teacher, pipeline.cache_teacher, pipeline.baseline):
+        step()
+    found = pipeline.json("metrics/cache_teacher.json")["dev"]
+    assert found["f1_cached"] == pytest.approx(found["f1_live"], abs=0.5)
+    assert load_checkpoint(tmp_path / "models" / "baseline").config.model_type == "roberta"
 
 
 def test_students_of_another_tokenizer_are_held_to_what_is_inside_the_teacher(across: Run) -> None:

@@ -27,18 +27,22 @@ def test_a_database_that_others_make_at_this_moment_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a table is there that was not a moment ago: SQLite then refuses to make it."""
-    refusals = [IntegrityError("insert", None, Exception()), OperationalError("create", None, Exception())]
+    there = Exception("table studies already exists")
+    refusals: list[Exception] = [IntegrityError("insert", None, Exception()), OperationalError("create", None, there)]
     make = storage.RDBStorage
 
     def hindered(*given: Any, **options: Any) -> Any:
         if refusals:
-            raise refusals.pop()
+            raise refusals.pop(0)
         return make(*given, **options)
 
     monkeypatch.setattr(storage, "RDBStorage", hindered)
     monkeypatch.setattr(storage, "TRY_SECONDS", 0.0)
     optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path}/trials"))
     assert not refusals
+    refusals = [OperationalError("open", None, Exception("unable to open database file")), KeyError("tried again")]
+    with pytest.raises(InputError, match="unable to open database file"):
+        open_storage(f"sqlite:///{tmp_path}/trials")
 
 
 @pytest.mark.parametrize(
@@ -66,4 +70,6 @@ def test_what_cannot_be_opened_is_told_in_one_line_without_the_password(tmp_path
 def test_a_url_is_printed_without_its_password() -> None:
     assert without_password("mysql://me:se:cret@host:3306/name") == "mysql://me:***@host:3306/name"
     assert without_password("postgresql://me:se/cr@t@host/name") == "postgresql://me:***@host/name"
+    assert without_password("mysql://me:secret@h:3306/db?opt=x@y") == "mysql://me:***@h:3306/db?opt=x@y"
+    assert without_password("postgresql://host:1/n?password=secret&a=b@c") == "postgresql://host:1/n?password=***&a=b@c"
     assert without_password("postgresql://host:5432/name") == "postgresql://host:5432/name"

@@ -92,7 +92,7 @@ def test_a_teacher_without_a_right_answer_has_no_share_to_keep() -> None:
     nothing = Scores(np.zeros(4), np.zeros(4), missing=0)
     without = compare_all(dict.fromkeys(tables.VARIANTS, nothing), ["a", "a", "b", "b"], resamples=50, seed=0)
     rows = cells(tables.results_table(quality, LATENCY, without, ChanceFloor(0.0, 0.0), on_cpu=True))
-    assert [row[4] for row in rows[2:]] == ["100.0", *["–"] * len(tables.VARIANTS)]
+    assert {row[4] for row in rows[2:]} == {"–"}
     assert {row[-1] for row in cells(tables.planned_table(without))[2:]} == {"–"}
     frame = tables.differences_frame(without)
     assert frame["f1_kept"].isna().all()

@@ -177,7 +177,7 @@ def test_paragraphs_that_are_not_sound_stop_or_are_left_out_with_or_without_ques
     sources = [source, str(latin)]
     with pytest.raises(InputError) as caught:
         read_pool(sources, tmp_path, "error", taken=(), articles=())
-    for told in (f"{latin}: paragraph 0 of all: invalid_utf8", f"{latin}: paragraph 1 of all: malformed"):
+    for told in (f"{latin}: article '', paragraph 0: invalid_utf8", f"{latin}: article '', paragraph 1: malformed"):
         assert told in str(caught.value)
     paragraphs, questions, dropped = read_pool(sources, tmp_path, "skip", taken=(), articles=())
     assert paragraphs == [Paragraph("A", "text")]

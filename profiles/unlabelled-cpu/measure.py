@@ -19,12 +19,13 @@ PARAGRAPHS = 3000
 # Of `paragraphs`: those that the labelled questions are drawn from, and the embedded corpus; their own questions, of
 # which labelled ones are a part, are asked too.
 LABELLED = ["../data/squadshifts/new_wiki.json", "../data/squadshifts/amazon.json", "primer:train"]
-# Wikipedia, without questions: the labelled ones are asked. Of `cloze_text` beside the paragraphs of data.train.
+# Articles of Wikipedia, which have no questions: `paragraphs_text` asks them the labelled ones, and `cloze_text` has
+# them beside the paragraphs of data.train.
 TEXT = ["../data/wikipedia"]
 
 
 def arm(size: int, name: str) -> Arm:
-    """The arm of `size` questions that has only labels, as many inputs of one of KINDS, or no input twice."""
+    """The arm of `size` questions that has only labels, as many inputs of one kind, or cloze questions for one pass."""
     counts, passes = dict.fromkeys(KINDS, 0), PASSES[size] // 2
     sources: list[str] = []
     if name == LABELS:

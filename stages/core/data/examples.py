@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,10 +71,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of an article, whether anything is asked about it or not."""
+    """A paragraph of an article, whether anything is asked about it or not, and where it was found."""
 
     title: str
     context: str
+    place: str = field(default="", compare=False)
 
 
 def parse_squad(path: Path) -> Iterator[Record]:
@@ -87,7 +88,7 @@ def parse_squad(path: Path) -> Iterator[Record]:
 
 def parse_paragraphs(path: Path) -> Iterator[Paragraph]:
     """Yield the paragraphs of one SQuAD v1.1 file, those without a question too; raises as `parse_squad` does."""
-    yield from _parse(path, lambda paragraph, title, _: [Paragraph(title, paragraph["context"])])
+    yield from _parse(path, lambda paragraph, title, place: [Paragraph(title, paragraph["context"], place)])
 
 
 def parse_text(path: Path) -> Iterator[Paragraph]:
@@ -102,9 +103,10 @@ def parse_text(path: Path) -> Iterator[Paragraph]:
     for number, line in enumerate(lines, 1):
         if any("\ud800" <= character <= "\udfff" for character in line):
             raise InputError(f"{path}: line {number}: bytes that are not UTF-8; save the file as UTF-8")
-    for has_text, group in groupby(lines, lambda line: bool(line.strip())):
+    for has_text, group in groupby(enumerate(lines, 1), lambda line: bool(line[1].strip())):
         if has_text:
-            yield Paragraph(path.stem, " ".join(line.strip() for line in group))
+            numbers, texts = zip(*group, strict=True)
+            yield Paragraph(path.stem, " ".join(text.strip() for text in texts), f"{path}: line {numbers[0]}")
 
 
 def parse_questions(path: Path) -> Iterator[Record]:

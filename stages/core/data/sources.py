@@ -63,7 +63,8 @@ def read_bare_questions(source: str, corpus: Path) -> Iterator[Record]:
 def read_paragraphs(source: str, corpus: Path) -> Iterator[Paragraph]:
     """Yield the paragraphs of one source, unchecked, those of files without a question too; raises InputError."""
     if source.startswith("hub:"):
-        yield from (Paragraph(record.example.title, record.example.context) for record in _read_hub(source))
+        for place, example in ((record.place, record.example) for record in _read_hub(source)):
+            yield Paragraph(example.title, example.context, place)
         return
     for path in source_files(source, corpus, or_text=True):
         yield from parse_text(path) if _is_text(path) else parse_paragraphs(path)

@@ -96,24 +96,21 @@ def read_pool(
     seen: set[str] = set()
     questions: list[Example] = []
     faults: list[Fault] = []
-    told: list[str] = []  # paragraphs of questions with a fault, which may be the paragraph's
+    told: list[str] = []  # places of questions with a fault, which may be the paragraph's
     for record in (record for source in sources for record in read_bare_questions(source, corpus)):
         if (fault := _fault_but_no_answer(record, seen)) is not None:
             faults.append(fault)
-            told.append(record.example.context)
+            told.append(record.place)
         else:
             seen.add(record.example.id)
             questions.append(record.example)
     paragraphs: dict[Paragraph, None] = {}
-    for source in sources:
-        for number, paragraph in enumerate(read_paragraphs(source, corpus)):
-            asked = Record(
-                f"{source}: paragraph {number} of all", Example("", paragraph.title, paragraph.context, "?", ())
-            )
-            if (fault := _fault_but_no_answer(asked, set())) is None:
-                paragraphs[paragraph] = None
-            elif paragraph.context not in told:
-                faults.append(fault)
+    for paragraph in (paragraph for source in sources for paragraph in read_paragraphs(source, corpus)):
+        asked = Record(paragraph.place, Example("", paragraph.title, paragraph.context, "?", ()))
+        if (fault := _fault_but_no_answer(asked, set())) is None:
+            paragraphs[paragraph] = None
+        elif not any(f"{place},".startswith(f"{paragraph.place},") for place in told):
+            faults.append(fault)
     dropped = drop_faults(faults, on_bad_record)
     shut_texts = {_one_line(text) for text in taken}
     shut_titles = {_plain(title) for title in articles if title}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stages.core.errors import InputError
 from stages.core.models.encoder import make_config, read_config
 from stages.core.models.families import family_name
 
@@ -12,4 +13,6 @@ def positions(folder: Path) -> int:
     config = make_config(fields)
     # Two families count positions from behind the padding index; MPNet does not read it off its config.
     padding = {"roberta": config.pad_token_id, "mpnet": 1}.get(family_name(fields["model_type"]), -1)
+    if padding is None:
+        raise InputError(f"{folder / 'config.json'}: pad_token_id is null; give the padding token's number")
     return int(config.max_position_embeddings) - (int(padding) + 1)

@@ -31,7 +31,7 @@ class Interval:
 def bootstrap_interval(
     values: FloatArray, clusters: Sequence[str], *, resamples: int, seed: int, level: float = 0.95
 ) -> Interval:
-    """Return the mean of values (Q,) with its percentile interval, clusters (Q,) drawn with replacement.
+    """Return the mean of values (Q,) with its percentile interval, clusters (Q,) drawn with replacement (see above).
 
     `level` is the coverage, 0 to 1. Raises InputError if lengths differ, nothing is given or a value is not finite.
     """

@@ -9,12 +9,13 @@ from stages.core.report.variants import VARIANTS
 
 # The same for every run, whatever came out: first minus second, and what the difference answers. All but
 # `distilled - hard_label`, which joined them after two recorded runs, were written down before any result was seen.
+# What `distil` answers was worded anew later, for its settings may differ in more than alignment.
 PLANNED = {
     ("baseline", "hard_label"): "Do the teacher's logits help beyond labels?",
     (
         "distilled",
         "baseline",
-    ): "What does `distil` add to logits: alignment inside, where on, and settings of its own?",
+    ): "What does `distil`, its settings and alignment inside, add to `baseline`?",
     ("distilled", "hard_label"): "What do the teacher's logits and `distil` buy together?",
     ("tuned", "distilled"): "Does the tuned recipe beat the distilled one?",
     ("tuned", "baseline"): "What do `distil` and tuning buy together beyond logits?",

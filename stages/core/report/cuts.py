@@ -6,7 +6,6 @@ import pandas as pd
 
 from stages.core.errors import InputError
 from stages.core.qa.significance import Interval
-from stages.core.report.inputs import TORN
 from stages.core.report.tables import NOTHING, markdown_table, with_interval
 from stages.core.training.cuts import COLUMNS
 
@@ -15,7 +14,7 @@ def read_cuts(path: Path) -> pd.DataFrame:
     """Return plots/student_init.csv; raises InputError where it is missing or lacks a column."""
     try:
         frame = pd.read_csv(path, dtype={"cut": str, "layers": str}, keep_default_na=False, na_values=[""])
-    except (FileNotFoundError, *TORN):
+    except (FileNotFoundError, ValueError):
         raise InputError(f"{path}: no table of cuts; run the student_init stage") from None
     for column in (*COLUMNS, "updates"):
         if column not in frame or frame.empty:

@@ -18,8 +18,6 @@ from stages.core.report.variants import VARIANTS
 # Quality files are rounded; more than this apart, in percent, they and the predictions are of different runs.
 _TOLERANCE = 0.01
 
-TORN = (pd.errors.EmptyDataError, pd.errors.ParserError)  # a table that is not whole
-
 _HISTORY_COLUMNS = ("step", "epoch", "learning_rate", "loss")
 
 
@@ -124,7 +122,7 @@ def read_curve(path: Path) -> pd.DataFrame:
     """Return plots/prune_curve.csv; raises InputError where it is missing or has no share of MACs."""
     try:
         curve = pd.read_csv(path)
-    except (FileNotFoundError, *TORN):
+    except (FileNotFoundError, ValueError):
         raise InputError(f"{path}: no table of points; run the prune_curve stage") from None
     if "macs_kept" not in curve or curve.empty:
         raise InputError(f"{path}: no column 'macs_kept' with values; run the prune_curve stage again")
@@ -135,7 +133,7 @@ def read_gains(path: Path) -> pd.DataFrame:
     """Return plots/prune_curve_differences.csv; raises InputError where it is missing or lacks a column."""
     try:
         gains = pd.read_csv(path)
-    except (FileNotFoundError, *TORN):
+    except (FileNotFoundError, ValueError):
         raise InputError(f"{path}: no table of differences; run the prune_curve stage") from None
     for column in ("macs_kept", "recovered", "over", "f1", "f1_low", "f1_high"):
         if column not in gains:
@@ -152,11 +150,13 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 
 def _read_history(path: Path) -> pd.DataFrame:
-    """Return a history, without rows where the file is empty: a ready checkpoint is not trained."""
+    """Return a history, without rows where the file is empty: a ready checkpoint is not trained. Raises InputError."""
     try:
         return pd.read_csv(path)
     except pd.errors.EmptyDataError:
         return pd.DataFrame(columns=list(_HISTORY_COLUMNS), dtype="float64")
+    except ValueError as error:
+        raise InputError(f"{path}: no whole table ({error}); run the stage that writes it again") from None
 
 
 def _numbers(schema: type, values: Mapping[str, Any], place: str) -> dict[str, float]:

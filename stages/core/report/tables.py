@@ -60,7 +60,7 @@ def results_table(
             with_interval(Interval(row.exact_match, row.exact_match_low, row.exact_match_high)),
             with_interval(Interval(row.f1, row.f1_low, row.f1_high)),
             f"{other}: {with_interval(difference.f1, signed=True)}" if difference else NOTHING,
-            _share(differences.get((variant, TEACHER))) if variant != TEACHER else "100.0",
+            _share(differences[variant, TEACHER]) if variant != TEACHER else "100.0" if row.f1 else NOTHING,
             f"{row.parameters / 1e6:.2f}",
             f"{row.macs / 1e6:.0f}",
             f"{row.size_mb:.1f}",
@@ -75,7 +75,7 @@ def planned_table(differences: Differences) -> str:
     """Return the planned comparisons with the question that each answers."""
     header = (
         "comparison", "question", "EM difference [95 %]", "F1 difference [95 %]", "F1 interval without zero",
-        "F1 kept of the second's, % [95 %]",
+        "first's F1 in % of the second's [95 %]",
     )  # fmt: skip
     rows = [
         [
@@ -184,13 +184,13 @@ def _leaves_out_zero(interval: Interval) -> bool:
     return interval.low > 0 or interval.high < 0
 
 
-def _share(difference: Difference | None) -> str:
+def _share(difference: Difference) -> str:
     """Return the F1 kept with its interval, or a dash: the F1 of a toy teacher can be zero."""
-    return with_interval(difference.f1_kept) if difference and difference.f1_kept else NOTHING
+    return with_interval(difference.f1_kept) if difference.f1_kept else NOTHING
 
 
 def _ratio(first: float, second: float, form: str) -> str:
-    """Return first / second, or a dash where the second is zero, as the F1 of a toy teacher can be."""
+    """Return first / second, or a dash where the second is zero."""
     return form.format(first / second) if second else NOTHING
 
 

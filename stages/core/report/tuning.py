@@ -47,7 +47,7 @@ def read_search(metrics: Path, importance: Path) -> Search:
             raise InputError(f"{metrics}: search.{name} is {value!r}, wanted a number; run tune again")
     try:
         knobs = pd.read_csv(importance, keep_default_na=False, na_values={"importance": [""]})
-    except (FileNotFoundError, pd.errors.EmptyDataError):
+    except (FileNotFoundError, ValueError):
         raise InputError(f"{importance}: no table of knobs; run tune again") from None
     for column in (*COLUMNS, "importance"):
         if column not in knobs.columns:

@@ -34,24 +34,13 @@ def distil(
     """
     seed_everything(params.seed)
     student = move(new_student(lessons, student_params, params.seed), runtime.device)
-    answers = DistillationLoss(params.temperature, params.alpha)
-    loss: Loss = answers
     learned = training or lessons.training
-    if not params.needs_teacher():
-        learned = replace(learned, heard=None)  # its windows would but widen the batches
-    else:
+    if params.needs_teacher():
         assert not lessons.own_windows or learned.heard is not None
         set_training_kernel(lessons.teacher, runtime.device)
-        layer_map = list(zip(params.student_layers, params.teacher_layers, strict=True))
-        loss = IntermediateLoss(
-            answers,
-            student,
-            lessons.teacher,
-            layer_map,
-            params.hidden_weight,
-            relation_weight=params.relation_weight,
-            relation_heads=params.relation_heads,
-        )
+    else:
+        learned = replace(learned, heard=None)  # its windows would but widen the batches
+    loss = loss_of(params, student, lessons.teacher)
     losses = fit(
         student,
         loss,
@@ -63,3 +52,19 @@ def distil(
         after_epoch=None if after_epoch is None else lambda epoch: after_epoch(epoch, student),
     )
     return student, losses
+
+
+def loss_of(params: DistilParams, student: PreTrainedModel, teacher: PreTrainedModel) -> Loss:
+    """Return the loss that `distil` trains with: of the answers alone where no weight asks for what lies inside."""
+    answers = DistillationLoss(params.temperature, params.alpha)
+    if not params.needs_teacher():
+        return answers
+    return IntermediateLoss(
+        answers,
+        student,
+        teacher,
+        list(zip(params.student_layers, params.teacher_layers, strict=True)),
+        params.hidden_weight,
+        relation_weight=params.relation_weight,
+        relation_heads=params.relation_heads,
+    )

@@ -110,10 +110,11 @@ def fit(
 
     There are as many updates as `params.epochs` passes over the data have, or `updates`, in as many passes as it takes.
     A `loss` that is a module with parameters of its own has them trained too. Checkpoints are kept in `scratch`; if
-    there is one, training goes on from it. `after_epoch(epoch)` is called after each epoch, and again for none of those
-    a checkpoint has behind it. On a GPU a training of many updates records its passes as CUDA graphs, unless `graphs`
-    is false: `loss` is then called once or twice for each width, and for each batch that is not full. A training that
-    diverges ends at the row of the history that shows it, for its weights are lost.
+    there is one, training goes on from it. A training that diverges ends at the row of the history that shows it, for
+    its weights are lost. `after_epoch(epoch)` is called after each epoch, or the part of one that a training ends in,
+    and again for none of those a checkpoint has behind it. On a GPU a training of many updates records its passes as
+    CUDA graphs, unless `graphs` is false: `loss` is then called once or twice for each width, and for each batch that
+    is not full.
     """
     model.to(runtime.device)
     set_training_kernel(model, runtime.device)
@@ -191,7 +192,7 @@ def read_history(path: Path) -> History:
     """Return a loss history that `write_history` wrote, to its six digits; raises InputError where there is none."""
     try:
         rows = pd.read_csv(path).to_dict("records")
-    except (FileNotFoundError, pd.errors.EmptyDataError):
+    except (FileNotFoundError, ValueError):
         raise InputError(f"{path}: no loss history; run the stage that writes it") from None
     return [{str(name): value for name, value in row.items()} for row in rows]
 

@@ -6,7 +6,7 @@ import time
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from stages.core.errors import InputError
 
@@ -41,11 +41,13 @@ def _open_database(url: str) -> BaseStorage:
     for _ in range(TRIES - 1):
         try:
             return RDBStorage(url, engine_kwargs=options)
-        except (IntegrityError, OperationalError):
+        except DBAPIError as error:
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                raise
             time.sleep(TRY_SECONDS)
     return RDBStorage(url, engine_kwargs=options)
 
 
 def without_password(url: str) -> str:
-    """Return a URL fit to be printed; a password may hold slashes and more."""
-    return re.sub(r"(//[^/@:]*:).*@", r"\1***@", url)
+    """Return a URL fit to be printed; a password may hold slashes and more, or be one of the options."""
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(//[^/@:]*:)[^?]*@", r"\1***@", url))

@@ -40,7 +40,8 @@ class TrialRun:
     def __call__(self, trial: Trial, point: Point) -> float:
         """Train at `point`; raises optuna.TrialPruned where dev F1 lags behind the median of the complete trials.
 
-        A trial that was cut off starts anew: what it had reported before is part of the trial that failed.
+        A trial that was cut off starts anew: what it had reported before is part of the trial that failed. One that
+        diverges ends there, with 0 for the epoch that it was in.
         """
         dev_f1: list[float] = []
 
