@@ -143,17 +143,11 @@ def _score_all(arms: Sequence[Arm], runs: Path) -> tuple[list[str], list[tuple[A
     return [each.context for each in questions], scored
 
 
-def record(found: pd.DataFrame, out: Path, keys: int, option: str) -> None:
-    """Write a table as CSV whose first `keys` columns name its rows.
-
-    Raises InputError where it has no row, or lacks one that `out` has; `option` is what the file was named by.
-    """
-    check_record(found, out, keys, option)
-    write_text(out, found.to_csv(index=False))
-
-
 def check_record(found: pd.DataFrame, out: Path, keys: int, option: str) -> None:
-    """Raise what `record` would."""
+    """Raise InputError where a table has no row, or lacks one that `out` has; its first `keys` columns name its rows.
+
+    `option` is what the file was named by.
+    """
     if found.empty:
         raise InputError(f"{out}: not written, for too few arms are done for a row; run the command without --partial")
     text = found.to_csv(index=False)
@@ -212,5 +206,5 @@ def main(arms: Sequence[Arm], column: str, description: str | None, default_runs
         records.append((pairs(arms, options.runs, column), options.pairs, 3, "--pairs"))
     for each in records:  # both or none
         check_record(*each)
-    for each in records:
-        record(*each)
+    for found, out, *_ in records:
+        write_text(out, found.to_csv(index=False))

@@ -101,37 +101,37 @@ def test_of_the_projects_own_pipeline_each_stage_waits_for_those_whose_outputs_i
     assert "models/tuned" in stages["evaluate@tuned"].arguments
 
 
-def test_what_is_missing_runs_and_all_that_comes_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Stage]:
+    """The stages of the toy folder, which is the working folder, with all their outputs there."""
     monkeypatch.chdir(toy_folder(tmp_path))
-    stages = read_stages(Path("dvc.yaml"))
     for path in ("out/short", "out/first", "out/second/a", "out/third", "out/time"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).touch()
-    assert to_run(stages, []) == []
+    return read_stages(Path("dvc.yaml"))
+
+
+def test_what_is_missing_runs_and_all_that_comes_after_it(done: list[Stage]) -> None:
+    assert to_run(done, []) == []
     Path("out/second/a").unlink()
-    assert names(to_run(stages, [])) == ["second", "third"]
-    assert names(to_run(stages, ["second"])) == ["second"]
-    assert names(to_run(stages, ["first"])) == []
+    assert names(to_run(done, [])) == ["second", "third"]
+    assert names(to_run(done, ["second"])) == ["second"]
+    assert names(to_run(done, ["first"])) == []
     Path("out/first").unlink()
-    assert names(to_run(stages, ["third", "short"])) == ["first", "second", "third"]
+    assert names(to_run(done, ["third", "short"])) == ["first", "second", "third"]
 
 
-def test_what_is_of_older_inputs_is_removed_wanted_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(toy_folder(tmp_path))
-    stages = read_stages(Path("dvc.yaml"))
-    for path in ("out/short", "out/first", "out/second/a", "out/third", "out/time"):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).touch()
-    assert remove_stale(stages, []) == []
-    assert to_run(stages, []) == []
-    (second,) = [each for each in stages if each.name == "second"]
-    assert remove_stale(stages, [second]) == ["out/third"]
+def test_what_is_of_older_inputs_is_removed_wanted_or_not(done: list[Stage]) -> None:
+    assert remove_stale(done, []) == []
+    assert to_run(done, []) == []
+    (second,) = [each for each in done if each.name == "second"]
+    assert remove_stale(done, [second]) == ["out/third"]
     assert not Path("out/third").exists()
     assert all(Path(f"out/{name}").exists() for name in ("first", "short", "time", "second/a")), "older, or its own"
-    assert names(to_run(stages, [])) == ["third"], "a later call knows"
-    assert remove_stale(stages, [second]) == []
-    first = [each for each in stages if each.name == "first"]
-    assert remove_stale(stages, first) == ["out/second/a", "out/time"]
+    assert names(to_run(done, [])) == ["third"], "a later call knows"
+    assert remove_stale(done, [second]) == []
+    first = [each for each in done if each.name == "first"]
+    assert remove_stale(done, first) == ["out/second/a", "out/time"]
     assert not Path("out/second/a").exists() and not Path("out/time").exists() and Path("out/first").exists()
 
 
