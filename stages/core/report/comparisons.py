@@ -45,10 +45,11 @@ def compare_all(
 ) -> dict[tuple[str, str], Difference]:
     """Return every tested difference by (first, second); `clusters` (Q,) names each question's paragraph."""
     pairs = dict.fromkeys([*BESIDE.items(), *PLANNED, *((variant, TEACHER) for variant in VARIANTS[1:])])
-    return {pair: _compare(scores[pair[0]], scores[pair[1]], clusters, resamples, seed) for pair in pairs}
+    return {pair: compare(scores[pair[0]], scores[pair[1]], clusters, resamples, seed) for pair in pairs}
 
 
-def _compare(first: Scores, second: Scores, clusters: Sequence[str], resamples: int, seed: int) -> Difference:
+def compare(first: Scores, second: Scores, clusters: Sequence[str], resamples: int, seed: int) -> Difference:
+    """Return first minus second; `clusters` (Q,) names each question's paragraph."""
     return Difference(
         exact_match=paired_difference(first.exact_match, second.exact_match, clusters, resamples=resamples, seed=seed),
         f1=paired_difference(first.f1, second.f1, clusters, resamples=resamples, seed=seed),

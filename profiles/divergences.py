@@ -1,0 +1,137 @@
+"""How far a student's answers are from its teacher's: on inputs that it learned from, and on others.
+
+A student can learn its teacher's answers by heart. How much of what it has learned holds for other questions shows
+beside inputs of the same kind that it has not seen. Run from the repository's root, with the params.yaml of the run in
+place, after it:
+
+    python -m profiles.divergences --data data/prepared --teacher models/teacher --student models/distilled \
+        --out plots/divergences.csv
+
+The teacher answers anew, each model in windows of its own tokenizer. The divergence is the training's (`soft`), at the
+temperature of `distil`; its interval is over paragraphs, resampled.
+"""
+
+import argparse
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stages.core.data.batches import collate
+from stages.core.data.cloze import cloze_questions
+from stages.core.data.examples import Example, Paragraph
+from stages.core.data.prepared import UNLABELLED, Questions, has_unlabelled, load_split
+from stages.core.errors import InputError, clean_exit
+from stages.core.files import write_text
+from stages.core.params import load_params
+from stages.core.qa.ensemble import Reader, Said, load_reader, pool
+from stages.core.qa.scoring import FloatArray
+from stages.core.qa.significance import bootstrap_interval
+from stages.core.runtime import Runtime, RuntimeParams, start
+from stages.core.training.losses import soft_divergence
+from stages.core.training.settings import DistilParams
+
+RESAMPLES, SEED = 2000, 13
+BATCH = 32  # windows a forward pass
+LEARNED, NEW = "learned from", "not seen"
+
+
+def inputs(data: Path, count: int) -> dict[tuple[str, str], list[Example]]:
+    """Return at most `count` inputs of each kind, by kind and whether a student has learned from them.
+
+    New cloze questions are drawn on the paragraphs of train, which it has read, and on those of dev. Questions come
+    without answers.
+    """
+    generator = random.Random(SEED)
+
+    def some(examples: Sequence[Example]) -> list[Example]:
+        drawn = generator.sample(list(examples), min(count, len(examples)))
+        return [Example(each.id, each.title, each.context, each.question, ()) for each in drawn]
+
+    train, dev = (load_split(data, name).examples for name in ("train", "dev"))
+    found = {("labelled questions", LEARNED): some(train), ("questions of dev", NEW): some(dev)}
+    seen: set[tuple[str, str]] = set()
+    if has_unlabelled(data):
+        unlabelled = load_split(data, UNLABELLED).examples
+        seen = {(each.context, each.question) for each in unlabelled}
+        found["inputs without labels", LEARNED] = some(unlabelled)
+    for name, examples in (("train", train), ("dev", dev)):
+        paragraphs = [Paragraph(each.title, each.context) for each in examples]
+        try:
+            drawn = cloze_questions(paragraphs, count, SEED + 1)
+        except InputError:
+            raise InputError(f"--count: {count} cloze questions are more than {name} yields; lower it") from None
+        found[f"cloze questions on paragraphs of {name}", NEW] = [
+            each for each in drawn if (each.context, each.question) not in seen
+        ]
+    return found
+
+
+def divergences(teacher: Said, student: Said, temperature: float) -> FloatArray:
+    """Return the divergence of each of the student's windows, (W,), the mean of start and end."""
+    windows = student.questions.windows
+    carried = pool([teacher], student.questions).logits
+    found = []
+    for row in range(len(windows)):
+        said, heard = (collate(windows, torch.tensor([row]), logits) for logits in (student.logits, carried))
+        divergence = 0.0
+        for end in ("teacher_start_logits", "teacher_end_logits"):  # of whoever has spoken
+            its, teachers = getattr(said, end), getattr(heard, end)
+            divergence += float(soft_divergence(its, teachers, said.context_mask, temperature)) / 2
+        found.append(divergence)
+    return np.array(found)
+
+
+def measure(
+    data: Path, teacher: Path, students: Sequence[Path], count: int, temperature: float, runtime: Runtime
+) -> pd.DataFrame:
+    """Return a row for each kind of input and student: questions, windows, the mean divergence and its interval."""
+    like = load_split(data, "dev")
+    panel = [load_reader(folder, like, runtime.device) for folder in (teacher, *students)]
+
+    def ask(reader: Reader, examples: Sequence[Example]) -> Said:
+        unread = Questions(examples, like.windows)  # the reader cuts its own
+        return reader.read(unread, batch_size=BATCH, device=runtime.device, precision=runtime.precision)
+
+    rows = []
+    for (kind, known), examples in inputs(data, count).items():
+        contexts = {each.id: each.context for each in examples}
+        heard, *answers = (ask(reader, examples) for reader in panel)
+        for folder, said in zip(students, answers, strict=True):
+            values = divergences(heard, said, temperature)
+            paragraphs = [contexts[key] for key in said.questions.windows.question_ids]
+            interval = bootstrap_interval(values, paragraphs, resamples=RESAMPLES, seed=SEED)
+            bounds = {"divergence": interval.mean, "divergence_low": interval.low, "divergence_high": interval.high}
+            told = {
+                "student": folder,
+                "inputs": kind,
+                "were": known,
+                "questions": len(examples),
+                "windows": len(values),
+            }
+            rows.append(told | {key: round(value, 3) for key, value in bounds.items()})
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Take folders from the command line, the rest from params.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data", "teacher", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--student", type=Path, action="append", required=True, help="may be given several times")
+    parser.add_argument("--count", type=int, default=300, help="inputs of each kind")
+    options = parser.parse_args()
+    if options.count < 1:
+        raise InputError(f"--count: {options.count}, wanted 1 or more")
+    runtime = start(load_params("runtime", RuntimeParams), SEED)
+    temperature = load_params("distil", DistilParams).temperature
+    found = measure(options.data, options.teacher, options.student, options.count, temperature, runtime)
+    write_text(options.out, found.to_csv(index=False, lineterminator="\n"))
+
+
+if __name__ == "__main__":
+    with clean_exit():
+        main()

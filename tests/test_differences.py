@@ -1,0 +1,78 @@
+"""Differences between files of predictions: the figures, and what is refused."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from profiles.differences import main
+from stages.core.data.examples import write_squad
+from stages.core.errors import InputError
+from tests.toy_questions import toy_examples
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Eight questions, and three models: one right in all, one wrong in two, one that says too much in one."""
+    questions = toy_examples(8, seed=3)
+    write_squad(tmp_path / "test.json", questions)
+    right = {each.id: each.answers[0].text for each in questions}
+    first, second, *_ = right
+    models = {
+        "right": right,
+        "wrong": right | {first: "river", second: ""},
+        "half": right | {first: right[first] + " river"},
+    }
+    for name, answers in models.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(answers), encoding="utf-8")
+    return tmp_path
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *pairs: tuple[str, str], names: tuple[str, ...]) -> pd.DataFrame:
+    words = [each for name in names for each in ("--predictions", name, str(folder / f"{name}.json"))]
+    words += [each for pair in pairs for each in ("--less", *pair)]
+    out = folder / "found" / "differences.csv"
+    monkeypatch.setattr(
+        sys, "argv", ["differences", "--questions", str(folder / "test.json"), "--out", str(out), *words]
+    )
+    main()
+    return pd.read_csv(out).set_index("comparison")
+
+
+def test_each_pair_has_its_difference_and_share(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(folder, monkeypatch, ("wrong", "right"), ("half", "right"), names=("right", "wrong", "half"))
+    assert list(found.index) == ["wrong - right", "half - right"]
+    assert found["exact_match"].tolist() == [-25, -12.5]
+    # Half of the words are right, all of the answer is there: an F1 of 2/3.
+    assert np.allclose(found["f1"], [-25, -100 / 3 / 8], atol=1e-3)
+    assert np.allclose(found["f1_kept"], [75, 100 - 100 / 3 / 8], atol=1e-3)
+    assert ((found["f1_low"] <= found["f1"]) & (found["f1"] <= found["f1_high"])).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{}", "not the answers to these 8"),
+        ("[]", "not the answers to these 8"),
+        ("{", "no file of"),
+        (None, "no file of"),
+    ],
+)
+def test_what_is_no_file_of_these_answers_is_refused(
+    text: str | None, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "wrong.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"wrong\.json: {told}"):
+        run(folder, monkeypatch, ("wrong", "right"), names=("right", "wrong"))
+    assert not (folder / "found").exists()
+
+
+def test_a_name_without_a_file_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="--less: 'wrong' names no predictions, wanted one of right, half"):
+        run(folder, monkeypatch, ("wrong", "right"), names=("right", "half"))

@@ -1,0 +1,102 @@
+"""How far a student is from its teacher on inputs learned from and on others: the figures and the inputs."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import log_softmax
+
+from profiles import divergences as module
+from profiles.divergences import LEARNED, NEW, divergences, inputs, main
+from stages.core.data import cloze
+from stages.core.errors import InputError
+from stages.core.models.checkpoint import save_checkpoint
+from stages.core.qa.ensemble import Said
+from tests.toy_models import toy_qa_model, toy_tokenizer
+from tests.toy_pipeline import UNLABELLED, Pipeline
+from tests.toy_questions import toy_questions
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data with cloze questions, and three models that have learned nothing, one with another tokenizer."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("divergences"))
+    pipeline.unlabelled = replace(UNLABELLED, cloze=20)
+    pipeline.prepare()
+    for name, family, seed in (("teacher", "bert", 1), ("other", "bert", 2), ("strange", "roberta", 1)):
+        tokenizer = toy_tokenizer(pipeline.root / "tokenizers" / family, family)
+        save_checkpoint(toy_qa_model(family, seed), tokenizer, pipeline.root / name)
+    return pipeline.root
+
+
+def run(root: Path, *students: str, monkeypatch: pytest.MonkeyPatch, out: Path, count: int = 12) -> pd.DataFrame:
+    monkeypatch.chdir(ROOT)
+    words = ["--data", root / "data", "--teacher", root / "teacher", "--out", out / "found.csv", "--count", count]
+    words += [each for name in students for each in ("--student", root / name)]
+    monkeypatch.setattr(sys, "argv", ["divergences", *map(str, words)])
+    main()
+    return pd.read_csv(out / "found.csv")
+
+
+def test_a_model_is_not_far_from_itself_and_others_are(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = run(prepared, "teacher", "other", "strange", monkeypatch=monkeypatch, out=tmp_path)
+    assert len(found) == 5 * 3
+    assert found["questions"].tolist()[:9] == [12] * 3 + [8] * 3 + [12] * 3
+    assert (found["windows"] >= found["questions"]).all()
+    own = found["student"] == str(prepared / "teacher")
+    assert own.sum() == 5
+    assert np.allclose(found[own]["divergence"], 0, atol=1e-6)
+    assert (found[~own]["divergence_low"] > 0).all()
+
+
+def test_a_divergence_is_that_of_its_definition(tmp_path: Path) -> None:
+    """KL of softmaxes over context and position 0, at a temperature, times its square: window by window, by scipy."""
+    questions, temperature = toy_questions(tmp_path, 6, seed=1), 3.0
+    windows = questions.windows
+    student, teacher = 5 * torch.randn(2, 2, int(windows.row_splits[-1]), generator=torch.Generator().manual_seed(1))
+    found = divergences(Said(questions, tuple(teacher)), Said(questions, tuple(student)), temperature)
+    wanted = []
+    for row in range(len(windows)):
+        first = int(windows.row_splits[row])
+        places = [first, *range(first + int(windows.context_start[row]), first + int(windows.context_stop[row]))]
+        its, teachers = (log_softmax(each[:, places].numpy() / temperature, axis=1) for each in (student, teacher))
+        wanted.append((np.exp(teachers) * (teachers - its)).sum(axis=1).mean() * temperature**2)
+    assert np.allclose(found, wanted, rtol=1e-5)
+
+
+def test_what_is_new_has_not_been_learned_from(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEED", 0)  # one more is the seed of the data: the same cloze questions are drawn again
+    found = inputs(prepared / "data", 25)
+    assert [kind for kind, _ in found] == [
+        "labelled questions",
+        "questions of dev",
+        "inputs without labels",
+        "cloze questions on paragraphs of train",
+        "cloze questions on paragraphs of dev",
+    ]
+    seen = {(each.context, each.question) for each in found["inputs without labels", LEARNED]}
+    new = found["cloze questions on paragraphs of train", NEW]
+    assert len(seen) == 20
+    assert 0 < len(new) < 25
+    assert not any((each.context, each.question) in seen for each in new)
+    assert not any(each.answers for rows in found.values() for each in rows)
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(0, "--count: 0, wanted 1 or more"), (12, "--count: 12 cloze questions are more than train")]
+)
+def test_a_count_without_as_many_questions_is_refused(
+    count: int, told: str, prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cloze, "MISSES", 0)  # as if there were no more
+    with pytest.raises(InputError, match=told):
+        run(prepared, "teacher", monkeypatch=monkeypatch, out=tmp_path, count=count)
+    assert not list(tmp_path.iterdir())
