@@ -32,6 +32,9 @@ def read_scores(questions: Sequence[Example], path: Path) -> Scores:
         raise InputError(f"{path}: no file of predictions ({error}); stages.evaluate writes one") from None
     if not isinstance(predictions, dict) or set(predictions) != {each.id for each in questions}:
         raise InputError(f"{path}: not the answers to these {len(questions)} questions; evaluate the model on them")
+    for key, text in predictions.items():
+        if not isinstance(text, str):
+            raise InputError(f"{path}: the answer to question '{key}' is {text!r}, wanted text; '' is no answer")
     return score(questions, predictions)
 
 
@@ -57,9 +60,14 @@ def main() -> None:
     parser.add_argument("--less", nargs=2, action="append", required=True, metavar=("FIRST", "SECOND"))
     parser.add_argument("--out", type=Path, required=True, help="CSV file of the differences")
     options = parser.parse_args()
+    names = [name for name, _ in options.predictions]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--predictions: {name!r} names two files; give each a name of its own")
     files = {name: Path(path) for name, path in options.predictions}
     pairs = [(first, second) for first, second in options.less]
     found = differences_frame(differences(read_squad(options.questions), files, pairs))
+    found = found.drop(columns="planned")  # which comparisons of a run's variants are, not of any models
     write_text(options.out, found.to_csv(index=False, lineterminator="\n"))
 
 

@@ -1,14 +1,16 @@
-"""How far a student's answers are from its teacher's: on inputs that it learned from, and on others.
+"""How far students' answers are from their teacher's: on inputs that they learned from, and on new ones.
 
-A student can learn its teacher's answers by heart. How much of what it has learned holds for other questions shows
-beside inputs of the same kind that it has not seen. Run from the repository's root, with the params.yaml of the run in
-place, after it:
+A student can learn its teacher's answers by heart. How much of what it has learned holds for other inputs shows beside
+some that it has not seen. Run from the repository's root, with the params.yaml of the run in place, after it:
 
     python -m profiles.divergences --data data/prepared --teacher models/teacher --student models/distilled \
         --out plots/divergences.csv
 
-The teacher answers anew, each model in windows of its own tokenizer. The divergence is the training's (`soft`), at the
-temperature of `distil`; its interval is over paragraphs, resampled.
+What is drawn from the data's `train` and `unlabelled` is what a student trained on these data has learned from; one
+that was trained on others may not. New are the questions of dev, and cloze questions that are drawn here, on the
+paragraphs of train and of dev; those of `unlabelled.sources` get none. The teacher answers anew, each model in windows
+of its own tokenizer. The divergence is the training's (`soft`), at the temperature of `distil`; its interval is over
+paragraphs, resampled. It weighs all of a distribution, an answer's F1 the best span alone: the two need not agree.
 """
 
 import argparse
@@ -36,14 +38,13 @@ from stages.core.training.settings import DistilParams
 
 RESAMPLES, SEED = 2000, 13
 BATCH = 32  # windows a forward pass
-LEARNED, NEW = "learned from", "not seen"
+OF_THE_DATA, NEW = "of the data", "new"
 
 
 def inputs(data: Path, count: int) -> dict[tuple[str, str], list[Example]]:
-    """Return at most `count` inputs of each kind, by kind and whether a student has learned from them.
+    """Return at most `count` inputs of each kind, by kind and whether they are of the data trained on or new.
 
-    New cloze questions are drawn on the paragraphs of train, which it has read, and on those of dev. Questions come
-    without answers.
+    Questions come without answers.
     """
     generator = random.Random(SEED)
 
@@ -52,12 +53,12 @@ def inputs(data: Path, count: int) -> dict[tuple[str, str], list[Example]]:
         return [Example(each.id, each.title, each.context, each.question, ()) for each in drawn]
 
     train, dev = (load_split(data, name).examples for name in ("train", "dev"))
-    found = {("labelled questions", LEARNED): some(train), ("questions of dev", NEW): some(dev)}
+    found = {("labelled questions", OF_THE_DATA): some(train), ("questions of dev", NEW): some(dev)}
     seen: set[tuple[str, str]] = set()
     if has_unlabelled(data):
         unlabelled = load_split(data, UNLABELLED).examples
         seen = {(each.context, each.question) for each in unlabelled}
-        found["inputs without labels", LEARNED] = some(unlabelled)
+        found["inputs without labels", OF_THE_DATA] = some(unlabelled)
     for name, examples in (("train", train), ("dev", dev)):
         paragraphs = [Paragraph(each.title, each.context) for each in examples]
         try:
@@ -108,7 +109,7 @@ def measure(
             told = {
                 "student": folder,
                 "inputs": kind,
-                "were": known,
+                "input": known,
                 "questions": len(examples),
                 "windows": len(values),
             }

@@ -45,6 +45,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *pairs: tuple[str, str], 
 def test_each_pair_has_its_difference_and_share(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(folder, monkeypatch, ("wrong", "right"), ("half", "right"), names=("right", "wrong", "half"))
     assert list(found.index) == ["wrong - right", "half - right"]
+    assert "planned" not in found
     assert found["exact_match"].tolist() == [-25, -12.5]
     # Half of the words are right, all of the answer is there: an F1 of 2/3.
     assert np.allclose(found["f1"], [-25, -100 / 3 / 8], atol=1e-3)
@@ -76,3 +77,15 @@ def test_what_is_no_file_of_these_answers_is_refused(
 def test_a_name_without_a_file_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="--less: 'wrong' names no predictions, wanted one of right, half"):
         run(folder, monkeypatch, ("wrong", "right"), names=("right", "half"))
+
+
+def test_a_name_of_two_files_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="--predictions: 'right' names two files"):
+        run(folder, monkeypatch, ("right", "half"), names=("right", "half", "right"))
+
+
+def test_paragraphs_are_resampled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both wrong answers are of one paragraph, of four: a half is the most that a draw of paragraphs often has.
+    found = run(folder, monkeypatch, ("wrong", "right"), names=("right", "wrong"))
+    steps = found[["exact_match_low", "exact_match_high"]].to_numpy() / 25
+    assert np.array_equal(steps, np.round(steps))

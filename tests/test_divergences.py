@@ -1,5 +1,6 @@
 """How far a student is from its teacher on inputs learned from and on others: the figures and the inputs."""
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,15 @@ import torch
 from scipy.special import log_softmax
 
 from profiles import divergences as module
-from profiles.divergences import LEARNED, NEW, divergences, inputs, main
+from profiles.divergences import NEW, OF_THE_DATA, divergences, inputs, main, measure
 from stages.core.data import cloze
+from stages.core.data.prepared import load_split
 from stages.core.errors import InputError
-from stages.core.models.checkpoint import save_checkpoint
-from stages.core.qa.ensemble import Said
+from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
+from stages.core.qa.ensemble import Reader, Said
+from stages.core.runtime import start
 from tests.toy_models import toy_qa_model, toy_tokenizer
-from tests.toy_pipeline import UNLABELLED, Pipeline
+from tests.toy_pipeline import RUNTIME, UNLABELLED, Pipeline
 from tests.toy_questions import toy_questions
 
 ROOT = Path(__file__).parent.parent
@@ -50,11 +53,31 @@ def test_a_model_is_not_far_from_itself_and_others_are(
     found = run(prepared, "teacher", "other", "strange", monkeypatch=monkeypatch, out=tmp_path)
     assert len(found) == 5 * 3
     assert found["questions"].tolist()[:9] == [12] * 3 + [8] * 3 + [12] * 3
-    assert (found["windows"] >= found["questions"]).all()
+    assert found["input"].tolist()[::3] == [OF_THE_DATA, NEW, OF_THE_DATA, NEW, NEW]
     own = found["student"] == str(prepared / "teacher")
     assert own.sum() == 5
-    assert np.allclose(found[own]["divergence"], 0, atol=1e-6)
+    assert (found[own]["divergence"] == 0).all()
     assert (found[~own]["divergence_low"] > 0).all()
+
+
+def test_the_students_answers_are_held_to_the_teachers_and_not_the_other_way_round(prepared: Path) -> None:
+    data, teacher, other, runtime = prepared / "data", prepared / "teacher", prepared / "other", start(RUNTIME, 1)
+    found = measure(data, teacher, [other], 12, 3.0, runtime).set_index("inputs")["divergence"]
+    dev = load_split(data, "dev")
+    heard, said = (
+        Reader(load_checkpoint(folder)).read(dev, batch_size=4, device=runtime.device, precision="fp32")
+        for folder in (teacher, other)
+    )
+    assert np.isclose(found["questions of dev"], divergences(heard, said, 3.0).mean(), atol=6e-4)
+    assert not np.isclose(found["questions of dev"], divergences(said, heard, 3.0).mean(), atol=6e-4)
+    assert not np.isclose(found["questions of dev"], divergences(heard, said, 1.0).mean(), atol=6e-4)
+
+
+def test_data_without_unlabelled_inputs_have_the_other_kinds(prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared / "data", tmp_path / "data")
+    for path in (tmp_path / "data").glob("unlabelled.*"):
+        path.unlink()
+    assert len(inputs(tmp_path / "data", 5)) == 4
 
 
 def test_a_divergence_is_that_of_its_definition(tmp_path: Path) -> None:
@@ -82,7 +105,7 @@ def test_what_is_new_has_not_been_learned_from(prepared: Path, monkeypatch: pyte
         "cloze questions on paragraphs of train",
         "cloze questions on paragraphs of dev",
     ]
-    seen = {(each.context, each.question) for each in found["inputs without labels", LEARNED]}
+    seen = {(each.context, each.question) for each in found["inputs without labels", OF_THE_DATA]}
     new = found["cloze questions on paragraphs of train", NEW]
     assert len(seen) == 20
     assert 0 < len(new) < 25
