@@ -1,6 +1,7 @@
 """What all tests share: one thread, and the folder of real data where there is one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Toy tensors are slower on many threads than on one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_again() -> Iterator[None]:
+    """A test that has started what sets threads leaves the next one what it had: sums of other threads round apart."""
+    yield
     torch.set_num_threads(1)
 
 
