@@ -10,7 +10,6 @@ paragraphs are resampled, for both sides alike.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from stages.core.errors import InputError, clean_exit
 from stages.core.files import write_text
 from stages.core.qa.scoring import Scores, score
 from stages.core.report.comparisons import Difference, compare
+from stages.core.report.inputs import read_json
 from stages.core.report.tables import differences_frame
 
 RESAMPLES, SEED = 2000, 13
@@ -26,11 +26,8 @@ RESAMPLES, SEED = 2000, 13
 
 def read_scores(questions: Sequence[Example], path: Path) -> Scores:
     """Score a file of predictions, id to text; raises InputError where it is none, or of other questions."""
-    try:
-        predictions = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no file of predictions ({error}); stages.evaluate writes one") from None
-    if not isinstance(predictions, dict) or set(predictions) != {each.id for each in questions}:
+    predictions = read_json(path)
+    if set(predictions) != {each.id for each in questions}:
         raise InputError(f"{path}: not the answers to these {len(questions)} questions; evaluate the model on them")
     for key, text in predictions.items():
         if not isinstance(text, str):

@@ -16,6 +16,7 @@ paragraphs, resampled. It weighs all of a distribution, an answer's F1 the best 
 import argparse
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def inputs(data: Path, count: int) -> dict[tuple[str, str], list[Example]]:
 
     def some(examples: Sequence[Example]) -> list[Example]:
         drawn = generator.sample(list(examples), min(count, len(examples)))
-        return [Example(each.id, each.title, each.context, each.question, ()) for each in drawn]
+        return [replace(each, answers=()) for each in drawn]
 
     train, dev = (load_split(data, name).examples for name in ("train", "dev"))
     found = {("labelled questions", OF_THE_DATA): some(train), ("questions of dev", NEW): some(dev)}

@@ -57,9 +57,10 @@ def test_each_pair_has_its_difference_and_share(folder: Path, monkeypatch: pytes
     ("text", "told"),
     [
         ("{}", "not the answers to these 8"),
-        ("[]", "not the answers to these 8"),
-        ("{", "no file of"),
-        (None, "no file of"),
+        ("[]", "holds a list, not a mapping"),
+        ("{", "not JSON"),
+        (None, "no such file"),
+        (json.dumps({f"3-{number}": None for number in range(8)}), "the answer to question '3-0' is None, wanted text"),
     ],
 )
 def test_what_is_no_file_of_these_answers_is_refused(
