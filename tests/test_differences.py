@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from profiles.differences import main
+from profiles.differences import RESAMPLES, SEED, main
 from stages.core.data.examples import write_squad
 from stages.core.errors import InputError
+from stages.core.qa.significance import bootstrap_interval
 from tests.toy_questions import toy_examples
 
 
@@ -86,7 +87,14 @@ def test_a_name_of_two_files_is_refused(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_paragraphs_are_resampled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Both wrong answers are of one paragraph, of four: a half is the most that a draw of paragraphs often has.
-    found = run(folder, monkeypatch, ("wrong", "right"), names=("right", "wrong"))
-    steps = found[["exact_match_low", "exact_match_high"]].to_numpy() / 25
-    assert np.array_equal(steps, np.round(steps))
+    found = run(folder, monkeypatch, ("wrong", "right"), names=("right", "wrong")).iloc[0]
+    questions = toy_examples(8, seed=3)
+    less = np.array([-100.0] * 2 + [0.0] * 6)  # wrong in two questions, those of one paragraph
+
+    def interval(clusters: list[str]) -> tuple[float, float]:
+        drawn = bootstrap_interval(less, clusters, resamples=RESAMPLES, seed=SEED)
+        return round(drawn.low, 3), round(drawn.high, 3)
+
+    shown = (found["exact_match_low"], found["exact_match_high"])
+    assert shown == interval([each.context for each in questions])
+    assert shown != interval([each.id for each in questions])
