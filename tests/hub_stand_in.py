@@ -26,7 +26,8 @@ class HubStandIn:
     def environment(self, cache: Path) -> dict[str, str]:
         """The environment of a client that knows only this hub, has no proxy, and starts from an empty cache."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and not k.lower().endswith("_proxy")}
-        return clean | {"HF_ENDPOINT": self.address, "HF_HOME": str(cache)}
+        patience = dict.fromkeys(("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"), "300")  # seconds
+        return clean | patience | {"HF_ENDPOINT": self.address, "HF_HOME": str(cache)}
 
 
 class _Handler(BaseHTTPRequestHandler):

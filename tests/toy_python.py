@@ -105,7 +105,9 @@ def _run(client: socket.socket) -> int:
     streams = array.array("i", handed[0][2])
     wanted, told = int.from_bytes(size, "big"), b""
     while len(told) < wanted:
-        told += client.recv(wanted - len(told))
+        if not (part := client.recv(wanted - len(told))):
+            return 1  # the client is gone
+        told += part
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)

@@ -58,7 +58,7 @@ class Repository:
             "PYTEST_ADDOPTS": "--collect-only -q",  # `make test` inside the tests: the command, not all of it again
         }
         done = subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1500
+            ["bash", "-c", command], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=3600
         )
         if check:
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
