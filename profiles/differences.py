@@ -16,33 +16,22 @@ from pathlib import Path
 from stages.core.data.examples import Example, read_squad
 from stages.core.errors import InputError, clean_exit
 from stages.core.files import write_text
-from stages.core.qa.scoring import Scores, score
+from stages.core.qa.scoring import score
 from stages.core.report.comparisons import Difference, compare
-from stages.core.report.inputs import read_json
+from stages.core.report.inputs import read_predictions
 from stages.core.report.tables import differences_frame
 
 RESAMPLES, SEED = 2000, 13
 
 
-def read_scores(questions: Sequence[Example], path: Path) -> Scores:
-    """Score a file of predictions, id to text; raises InputError where it is none, or of other questions."""
-    predictions = read_json(path)
-    if set(predictions) != {each.id for each in questions}:
-        raise InputError(f"{path}: not the answers to these {len(questions)} questions; evaluate the model on them")
-    for key, text in predictions.items():
-        if not isinstance(text, str):
-            raise InputError(f"{path}: the answer to question '{key}' is {text!r}, wanted text; '' is no answer")
-    return score(questions, predictions)
-
-
 def differences(
     questions: Sequence[Example], files: dict[str, Path], pairs: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], Difference]:
-    """Return each pair's difference; raises InputError for a name that no file has, and where `read_scores` does."""
+    """Return each pair's difference; raises InputError for a name without a file and where `read_predictions` does."""
     for name in (name for pair in pairs for name in pair):
         if name not in files:
             raise InputError(f"--less: {name!r} names no predictions, wanted one of {', '.join(files)}")
-    scores = {name: read_scores(questions, path) for name, path in files.items()}
+    scores = {name: score(questions, read_predictions(path, questions)) for name, path in files.items()}
     paragraphs = [each.context for each in questions]
     return {
         (first, second): compare(scores[first], scores[second], paragraphs, RESAMPLES, SEED) for first, second in pairs

@@ -58,11 +58,12 @@ def run(params: ReportParams, inputs: ReportInputs, *, out: Path, plots: Path) -
     from stages.core.report.comparisons import compare_all
     from stages.core.report.cuts import cuts_section, read_cuts
     from stages.core.report.tuning import read_search, search_section
+    from stages.core.report.variants import VARIANTS
 
     examples = read_squad(inputs.questions)
     paragraphs = [example.context for example in examples]
     quality, latency = read.read_quality(inputs.quality), read.read_latency(inputs.latency)
-    predictions = read.read_predictions(inputs.predictions, examples)
+    predictions = {name: read.read_predictions(inputs.predictions / f"{name}.json", examples) for name in VARIANTS}
     scores = read.score_all(examples, predictions, quality)
     histories, data = read.read_histories(inputs.histories), read.read_json(inputs.data)
     curve, gains = read.read_curve(inputs.curve), read.read_gains(inputs.gains)

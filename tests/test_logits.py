@@ -85,7 +85,7 @@ def test_windows_at_other_places_of_the_text_are_refused(cache: Path, windows: W
 
 
 def test_missing_cache_is_named(tmp_path: Path, windows: Windows) -> None:
-    assert refusal(tmp_path / "cache.safetensors", windows).endswith("no such cache; run the cache_teacher stage")
+    assert refusal(tmp_path / "cache.safetensors", windows).endswith("no such file; run the cache_teacher stage")
 
 
 def test_a_cache_that_is_not_whole_is_refused(cache: Path, windows: Windows) -> None:

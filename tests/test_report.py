@@ -171,6 +171,11 @@ def break_number(inputs: ReportInputs) -> None:
     write(path, json.loads(path.read_text(encoding="utf-8")) | {"macs": "many"})
 
 
+def break_text(inputs: ReportInputs) -> None:
+    path = inputs.predictions / "pruned.json"
+    write(path, dict.fromkeys(json.loads(path.read_text(encoding="utf-8"))))
+
+
 def break_ids(inputs: ReportInputs) -> None:
     write(inputs.predictions / "pruned.json", {"elsewhere": "text"})
 
@@ -196,7 +201,8 @@ def break_ids(inputs: ReportInputs) -> None:
         (lambda inputs: inputs.search.unlink(), "tune.json: no such file"),
         (break_quality, "tuned: its quality file says EM"),
         (break_number, "tuned.json: macs is 'many'"),
-        (break_ids, "pruned.json: elsewhere"),
+        (break_ids, r"pruned\.json: not the answers to these \d+ questions"),
+        (break_text, r"pruned\.json: the answer to question '.*' is None, wanted text"),
     ],
 )
 def test_refuses_what_does_not_fit_and_writes_nothing(

@@ -542,7 +542,7 @@ def test_of_several_teachers_one_that_diverges_is_left_out(
 
 def test_a_missing_cache_is_refused(copied: Pipeline) -> None:
     shutil.rmtree(copied.root / "cache")
-    assert "no such cache; run the cache_teacher stage" in refusal(copied.distil)
+    assert "no such file; run the cache_teacher stage" in refusal(copied.distil)
 
 
 def test_a_cache_that_scores_worse_than_the_teacher_is_refused(
@@ -823,7 +823,7 @@ def test_the_control_sees_labelled_windows_only_as_often(more: Run, monkeypatch:
 def test_a_cache_without_the_inputs_that_have_no_labels_is_refused(copied: Pipeline) -> None:
     copied.unlabelled = UnlabelledParams(other_offsets=8, other_paragraphs=0, cloze=0, sources=(), paragraphs=0)
     copied.prepare()
-    assert "unlabelled.safetensors: no such cache; run the cache_teacher stage" in refusal(copied.baseline)
+    assert "unlabelled.safetensors: no such file; run the cache_teacher stage" in refusal(copied.baseline)
 
 
 def test_evaluate_scores_any_model_on_any_file_and_prints(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,15 +4,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
 import torch
+from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
 
 from stages.core.data.examples import Answer, Example
 from stages.core.data.windows import (
     Windows,
+    _encode,
     decode_label,
     fingerprint_tokenizer,
     load_windows,
@@ -309,11 +312,33 @@ def test_saved_windows_come_back_the_same(tokenizer: PreTrainedTokenizerFast, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
+@pytest.mark.parametrize("at_a_time", [1, 2, 3])
+def test_a_few_questions_at_a_time_are_cut_as_all_at_once(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    examples = [example(LONG, "king", key="a"), example("the king", "king", key="b"), example(LONG, "king", key="c")]
+    at_once = cut(examples, tokenizer, MAX_LENGTH)
+    calls: list[int] = []
+
+    def counted(asked: Sequence[Example], *others: Any) -> Any:
+        calls.append(len(asked))
+        return _encode(asked, *others)
+
+    monkeypatch.setattr("stages.core.data.windows._encode", counted)
+    monkeypatch.setattr("stages.core.data.windows.QUESTIONS_AT_A_TIME", at_a_time)
+    same(cut(examples, tokenizer, MAX_LENGTH), at_once)
+    assert max(calls) == at_a_time and sum(calls) == 3
+    assert len(at_once) > 3, "some have several windows"
+
+
 def test_missing_windows_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file; run the prepare stage"):
         load_windows(tmp_path / "a.safetensors")
     (tmp_path / "a.safetensors").write_bytes(b"cut short")
     with pytest.raises(InputError, match=r"a.safetensors: not whole .*; run the prepare stage again"):
+        load_windows(tmp_path / "a.safetensors")
+    save_file({"input_ids": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"a.safetensors: does not say what it holds; run the prepare stage again"):
         load_windows(tmp_path / "a.safetensors")
 
 

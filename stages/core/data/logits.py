@@ -4,14 +4,12 @@ A window's key is its question id and the context character it starts at. A cach
 windows it belongs to, and a consumer that comes with others is stopped.
 """
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from stages.core.data.batches import FlatLogits
+from stages.core.data.tensors import load_tensors, save_tensors
 from stages.core.data.windows import Windows
 from stages.core.errors import InputError
 
@@ -34,12 +32,7 @@ def save_logits(path: Path, logits: FlatLogits, windows: Windows, teacher: str) 
         "tokenizer": windows.metadata["tokenizer"],
         "windows": windows.fingerprint(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    # One entry: safetensors writes several in an order of its own, another one each time.
-    entry = {"about": json.dumps(about, sort_keys=True)}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, entry)
-    partial.replace(path)
+    save_tensors(path, tensors, about)
 
 
 def load_logits(path: Path, windows: Windows, teacher: str) -> FlatLogits:
@@ -47,25 +40,16 @@ def load_logits(path: Path, windows: Windows, teacher: str) -> FlatLogits:
 
     Raises InputError where the cache is missing, is not whole or was made by another teacher, tokenizer or windowing.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such cache; run the cache_teacher stage")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            start, end, row_splits, text_starts = (
-                file.get_tensor(name) for name in ("start_logits", "end_logits", "row_splits", "text_starts")
-            )
-    except SafetensorError as error:
-        raise InputError(f"{path}: not whole ({error}); run the cache_teacher stage again") from None
+    tensors, about = load_tensors(path, "cache_teacher")
     wanted = {"teacher": teacher, "tokenizer": windows.metadata["tokenizer"], "windows": windows.fingerprint()}
     for name, value in wanted.items():
         if about[name] != value:
             raise InputError(
                 f"{path}: made with {name} {about[name][:12]}, asked for with {value[:12]}; run cache_teacher again"
             )
-    keys = list(zip(about["question_ids"], text_starts.tolist(), strict=True))
+    keys = list(zip(about["question_ids"], tensors["text_starts"].tolist(), strict=True))
     if keys != list(zip(windows.question_ids, windows.text_starts.tolist(), strict=True)):
         raise InputError(f"{path}: its windows are not the ones asked for; run cache_teacher again")
-    if not torch.equal(row_splits, windows.row_splits):
+    if not torch.equal(tensors["row_splits"], windows.row_splits):
         raise InputError(f"{path}: its windows have other lengths; run cache_teacher again")
-    return start, end
+    return tensors["start_logits"], tensors["end_logits"]

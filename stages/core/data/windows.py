@@ -8,19 +8,22 @@ Sizes: W windows, N tokens in all of them.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from stages.core.data.examples import Answer, Example
+from stages.core.data.tensors import load_tensors, save_tensors
 from stages.core.errors import InputError
+
+# Questions tokenised in one call: what a tokenizer returns of a question takes some twenty times its windows' bytes.
+QUESTIONS_AT_A_TIME = 1000
 
 NO_LABEL = -1  # start and end of a window that is not labelled, which is not to say that it holds no answer
 
@@ -74,16 +77,18 @@ class Windows:
             metadata=self.metadata,
         )
 
-    def join(self, others: "Windows") -> "Windows":
+    def join(self, *others: "Windows") -> "Windows":
         """Return these windows and the others behind them; raises InputError where they were cut otherwise."""
-        if others.metadata != self.metadata:
+        if any(each.metadata != self.metadata for each in others):
             raise InputError("windows: cut by two tokenizers or to two sizes; run prepare again")
+        parts = (self, *others)
         names = [f.name for f in fields(self) if f.name not in ("question_ids", "metadata", "row_splits")]
+        lengths = torch.cat([torch.zeros(1, dtype=torch.int64), *(each.lengths for each in parts)])
         return Windows(
-            question_ids=self.question_ids + others.question_ids,
+            question_ids=tuple(chain.from_iterable(each.question_ids for each in parts)),
             metadata=self.metadata,
-            row_splits=torch.cat([self.row_splits, others.row_splits[1:] + self.row_splits[-1]]),
-            **{name: torch.cat([getattr(self, name), getattr(others, name)]) for name in names},
+            row_splits=lengths.cumsum(0),
+            **{name: torch.cat([getattr(each, name) for each in parts]) for name in names},
         )
 
     def without_labels(self) -> "Windows":
@@ -107,34 +112,18 @@ def make_windows(
     Raises InputError where a question leaves the context less room than `doc_stride` tokens, and where a context has
     no token.
     """
-    rows = list(_encode(examples, tokenizer, max_length, doc_stride))
-    column = {name: [row[name] for row in rows] for name in rows[0]}
-
-    def flat(name: str, dtype: torch.dtype) -> Tensor:
-        return torch.tensor([item for row in column[name] for item in row], dtype=dtype)
-
-    def numbers(name: str) -> Tensor:
-        return torch.tensor(column[name], dtype=torch.int64)
-
-    lengths = torch.tensor([0, *map(len, column["input_ids"])], dtype=torch.int64)
-    return Windows(
-        question_ids=tuple(column["question_id"]),
-        input_ids=flat("input_ids", torch.int32),
-        token_type_ids=flat("token_type_ids", torch.int32),
-        offset_mapping=flat("offset_mapping", torch.int32),
-        row_splits=lengths.cumsum(0),
-        context_start=numbers("context_start"),
-        context_stop=numbers("context_stop"),
-        start_positions=numbers("start"),
-        end_positions=numbers("end"),
-        metadata={
-            "tokenizer": fingerprint_tokenizer(tokenizer),
-            "max_length": str(max_length),
-            "doc_stride": str(doc_stride),
-            "pad_token_id": str(tokenizer.pad_token_id),
-            "uses_token_types": str("token_type_ids" in tokenizer.model_input_names),
-        },
+    metadata = {
+        "tokenizer": fingerprint_tokenizer(tokenizer),
+        "max_length": str(max_length),
+        "doc_stride": str(doc_stride),
+        "pad_token_id": str(tokenizer.pad_token_id),
+        "uses_token_types": str("token_type_ids" in tokenizer.model_input_names),
+    }
+    first, *others = (
+        _as_windows(list(_encode(examples[at : at + QUESTIONS_AT_A_TIME], tokenizer, max_length, doc_stride)), metadata)
+        for at in range(0, len(examples), QUESTIONS_AT_A_TIME)
     )
+    return first.join(*others)
 
 
 def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -157,24 +146,38 @@ def decode_label(windows: Windows, row: int, context: str) -> str:
 def save_windows(windows: Windows, path: Path) -> None:
     """Write windows as safetensors, whole or not at all."""
     tensors = {f.name: getattr(windows, f.name) for f in fields(windows) if f.name not in ("question_ids", "metadata")}
-    # One entry: safetensors writes several in an order of its own, another one each time.
-    about = json.dumps({"metadata": windows.metadata, "question_ids": windows.question_ids}, sort_keys=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"about": about})
-    partial.replace(path)
+    save_tensors(path, tensors, {"metadata": windows.metadata, "question_ids": windows.question_ids})
 
 
 def load_windows(path: Path) -> Windows:
     """Read what `save_windows` wrote; raises InputError where there is no such file, or it is not whole."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file; run the prepare stage")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise InputError(f"{path}: not whole ({error}); run the prepare stage again") from None
+    tensors, about = load_tensors(path, "prepare")
     return Windows(question_ids=tuple(about["question_ids"]), metadata=about["metadata"], **tensors)
+
+
+def _as_windows(rows: Sequence[Mapping[str, Any]], metadata: dict[str, str]) -> Windows:
+    """Put what `_rows` yields into tensors."""
+    column = {name: [row[name] for row in rows] for name in rows[0]}
+
+    def flat(name: str) -> Tensor:
+        return torch.tensor([item for row in column[name] for item in row], dtype=torch.int32)
+
+    def numbers(name: str) -> Tensor:
+        return torch.tensor(column[name], dtype=torch.int64)
+
+    lengths = torch.tensor([0, *map(len, column["input_ids"])], dtype=torch.int64)
+    return Windows(
+        question_ids=tuple(column["question_id"]),
+        input_ids=flat("input_ids"),
+        token_type_ids=flat("token_type_ids"),
+        offset_mapping=flat("offset_mapping"),
+        row_splits=lengths.cumsum(0),
+        context_start=numbers("context_start"),
+        context_stop=numbers("context_stop"),
+        start_positions=numbers("start"),
+        end_positions=numbers("end"),
+        metadata=metadata,
+    )
 
 
 def _encode(

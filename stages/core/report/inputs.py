@@ -74,16 +74,14 @@ def read_latency(path: Path) -> dict[str, Latency]:
     return {variant: Latency(**_numbers(Latency, values[variant], f"{path}: {variant}")) for variant in VARIANTS}
 
 
-def read_predictions(folder: Path, examples: Sequence[Example]) -> dict[str, dict[str, str]]:
-    """Return every variant's predictions, id to text; raises InputError if any is about another question file."""
-    known = {example.id for example in examples}
-    predictions = {}
-    for variant in VARIANTS:
-        path = folder / f"{variant}.json"
-        predictions[variant] = read_json(path)
-        for key, text in predictions[variant].items():
-            if key not in known or not isinstance(text, str):
-                raise InputError(f"{path}: {key}: {text!r} is no text for a test question; run evaluate again")
+def read_predictions(path: Path, examples: Sequence[Example]) -> dict[str, str]:
+    """Return a model's predictions, id to text; raises InputError unless they are one text for each question."""
+    predictions = read_json(path)
+    if set(predictions) != {each.id for each in examples}:
+        raise InputError(f"{path}: not the answers to these {len(examples)} questions; evaluate the model on them")
+    for key, text in predictions.items():
+        if not isinstance(text, str):
+            raise InputError(f"{path}: the answer to question '{key}' is {text!r}, wanted text; '' is no answer")
     return predictions
 
 
