@@ -19,6 +19,7 @@ CHANGES = {
     "runtime": {"precision": "fp32", "threads": 1},
     "encoder": {"model": "toy/encoder", "sha256": ""},
     "data": {"train_questions": 16, "dev_questions": 6, "test_questions": 8},
+    "unlabelled": {"cloze": 8},
     "teacher": FIT,
     "baseline": FIT,
     "student_init": {"updates": 2, "resamples": 100},
