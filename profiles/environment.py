@@ -1,4 +1,4 @@
-"""What a run was computed on, for one that does not come to `benchmark`, which writes the same file beside its timings.
+"""What a run was computed on, for one that does not come to `benchmark`, which tells it beside its timings.
 
 Run where the stages ran, with the same params.yaml in place:
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="YAML file of device, precision and versions")
     options = parser.parse_args()
     machine = start(load_params("runtime", RuntimeParams), seed=0)  # nothing is drawn
-    told = {**describe(machine), "precision": machine.precision}
+    told = {**describe(machine), "training_precision": machine.precision}
     write_text(options.out, yaml.safe_dump(told, sort_keys=False))
 
 

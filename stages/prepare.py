@@ -23,7 +23,7 @@ from stages.core.training.settings import StudentParams
 class DataParams:
     """The `data` section."""
 
-    seed: int  # of the dev split and the subsets
+    seed: int  # of the dev split, the subsets and the inputs without labels
     train: tuple[str, ...]  # sources, see stages/core/data/sources.py
     dev: tuple[str, ...]  # sources; empty: held out from train, whole articles
     test: tuple[str, ...]  # sources

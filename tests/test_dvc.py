@@ -44,7 +44,8 @@ def said(toy_repository: Repository) -> Iterator[dict[str, Ran]]:
                     toy_repository.shell("git add -A && git commit -qm run && rm .venv")
                     install(toy_repository.folder / ".venv", Path(folder, "python"))
         # An entry on its way from one list to the other is shown in neither: what counts are those that have ended.
-        toy_repository.shell("until [ $(dvc queue status | grep -cE 'Success|Failed') = 2 ]; do sleep 1; done")
+        queued = command_with("--queue").count(",") + 1
+        toy_repository.shell(f"until [ $(dvc queue status | grep -cE 'Success|Failed') = {queued} ]; do sleep 1; done")
         yield found
 
 

@@ -24,7 +24,7 @@ def write(folder: Path, monkeypatch: pytest.MonkeyPatch, **runtime: object) -> P
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_says_what_the_stages_compute_with(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = read_environment(write(tmp_path, monkeypatch, device="cpu", precision=precision, threads=1))
-    assert (told["device"], told["precision"], told["threads"]) == ("cpu", precision, "1")
+    assert (told["device"], told["training_precision"], told["threads"]) == ("cpu", precision, "1")
     assert told["torch"] == torch.__version__
     assert told["processor"]
 

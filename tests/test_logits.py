@@ -8,7 +8,7 @@ import torch
 
 from stages.core.data.batches import FlatLogits
 from stages.core.data.logits import load_logits, save_logits
-from stages.core.data.windows import Windows
+from stages.core.data.windows import Windows, save_windows
 from stages.core.errors import InputError
 from tests.toy_questions import toy_questions
 
@@ -82,6 +82,11 @@ def test_other_questions_are_refused(cache: Path, windows: Windows) -> None:
 def test_windows_at_other_places_of_the_text_are_refused(cache: Path, windows: Windows) -> None:
     moved = replace(windows, offset_mapping=windows.offset_mapping + 1)
     assert "its windows are not the ones asked for" in refusal(cache, moved)
+
+
+def test_a_file_of_something_else_is_refused(cache: Path, windows: Windows) -> None:
+    save_windows(windows, cache)
+    assert "made with teacher None" in refusal(cache, windows)
 
 
 def test_missing_cache_is_named(tmp_path: Path, windows: Windows) -> None:

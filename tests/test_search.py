@@ -279,15 +279,16 @@ run(folder, Meeting(folder, "joined"), kind=sys.argv[2], join=True)
 class Meeting(Climbing):
     """An objective whose first trial waits until the other process has begun one too."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, others: Sequence["subprocess.Popen[str]"] = ()) -> None:
         super().__init__()
-        self.folder, self.name = folder, name
+        self.folder, self.name, self.others = folder, name, others
 
     def __call__(self, trial: Trial, point: Point) -> float:
         (self.folder / f"{self.name}.began").touch()
         ends = time.monotonic() + 600
         while len(list(self.folder.glob("*.began"))) < 2:
             assert time.monotonic() < ends, "the other process has begun no trial"
+            assert not any(each.poll() for each in self.others), [each.communicate()[1] for each in self.others]
             time.sleep(0.01)
         return super().__call__(trial, point)
 
@@ -295,8 +296,8 @@ class Meeting(Climbing):
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 def test_two_processes_share_one_search_and_its_budget(tmp_path: Path, kind: str) -> None:
     """The second begins while the first is in the default's trial; none waits for a trial of the other's."""
-    objective = Meeting(tmp_path, "first")
     joined: list[subprocess.Popen[str]] = []
+    objective = Meeting(tmp_path, "first", joined)
 
     def first(trial: Trial, point: Point) -> float:
         if not joined:

@@ -13,7 +13,7 @@ from stages.core.errors import InputError
 ROOT = Path(__file__).parent.parent
 
 # Each stage of the toy pipeline reads files, notes when it begins and ends, and writes files. Those that together.txt
-# names wait for each other before they end, or 60 seconds.
+# names wait for each other before they end, or 600 seconds.
 TOY = """
 import sys, time
 from pathlib import Path
@@ -25,7 +25,7 @@ def note(what):
     with open("notes.txt", "a") as notes:
         notes.write(f"{name} {what}\\n")
 note("begins")
-together, ends = Path("together.txt").read_text().split(), time.monotonic() + 60
+together, ends = Path("together.txt").read_text().split(), time.monotonic() + 600
 while name in together and time.monotonic() < ends:
     if all(f"{other} begins" in Path("notes.txt").read_text() for other in together):
         break

@@ -43,9 +43,9 @@ def load_logits(path: Path, windows: Windows, teacher: str) -> FlatLogits:
     tensors, about = load_tensors(path, "cache_teacher")
     wanted = {"teacher": teacher, "tokenizer": windows.metadata["tokenizer"], "windows": windows.fingerprint()}
     for name, value in wanted.items():
-        if about[name] != value:
+        if (its := str(about.get(name))) != value:
             raise InputError(
-                f"{path}: made with {name} {about[name][:12]}, asked for with {value[:12]}; run cache_teacher again"
+                f"{path}: made with {name} {its[:12]}, asked for with {value[:12]}; run cache_teacher again"
             )
     keys = list(zip(about["question_ids"], tensors["text_starts"].tolist(), strict=True))
     if keys != list(zip(windows.question_ids, windows.text_starts.tolist(), strict=True)):

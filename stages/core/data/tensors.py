@@ -25,7 +25,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
 def load_tensors(path: Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return what `save_tensors` wrote: the tensors by name, and what is known about them.
 
-    Raises InputError, with the advice to run `stage`, where there is no such file, or one that is not whole or no such.
+    Raises InputError, with the advice to run `stage`, for a file that is missing, not whole, or of another kind.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file; run the {stage} stage")
