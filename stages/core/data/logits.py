@@ -40,12 +40,12 @@ def load_logits(path: Path, windows: Windows, teacher: str) -> FlatLogits:
 
     Raises InputError where the cache is missing, is not whole or was made by another teacher, tokenizer or windowing.
     """
-    tensors, about = load_tensors(path, "cache_teacher")
+    tensors, about = load_tensors(path, "cache_teacher", ("question_ids", "teacher", "tokenizer", "windows"))
     wanted = {"teacher": teacher, "tokenizer": windows.metadata["tokenizer"], "windows": windows.fingerprint()}
     for name, value in wanted.items():
-        if (its := str(about.get(name))) != value:
+        if about[name] != value:
             raise InputError(
-                f"{path}: made with {name} {its[:12]}, asked for with {value[:12]}; run cache_teacher again"
+                f"{path}: made with {name} {about[name][:12]}, asked for with {value[:12]}; run cache_teacher again"
             )
     keys = list(zip(about["question_ids"], tensors["text_starts"].tolist(), strict=True))
     if keys != list(zip(windows.question_ids, windows.text_starts.tolist(), strict=True)):

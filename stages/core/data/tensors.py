@@ -1,7 +1,7 @@
 """Files of tensors that say what they hold (safetensors): written whole or not at all, the same bytes each time."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     partial.replace(path)
 
 
-def load_tensors(path: Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return what `save_tensors` wrote: the tensors by name, and what is known about them.
+def load_tensors(path: Path, stage: str, told: Collection[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what `save_tensors` wrote: the tensors by name, and what is known about them, which is what `told` names.
 
-    Raises InputError, with the advice to run `stage`, for a file that is missing, not whole, or of another kind.
+    Raises InputError, with the advice to run `stage`, for a file that is missing, not whole, or tells other things.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file; run the {stage} stage")
     try:
         with safe_open(path, framework="pt") as file:
-            entry = (file.metadata() or {}).get("about")
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise InputError(f"{path}: not whole ({error}); run the {stage} stage again") from None
-    if entry is None:
-        raise InputError(f"{path}: does not say what it holds; run the {stage} stage again")
-    return tensors, json.loads(entry)
+    if set(about) != set(told):
+        raise InputError(f"{path}: holds something else; run the {stage} stage again")
+    return tensors, about

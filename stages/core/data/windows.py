@@ -150,8 +150,8 @@ def save_windows(windows: Windows, path: Path) -> None:
 
 
 def load_windows(path: Path) -> Windows:
-    """Read what `save_windows` wrote; raises InputError where there is no such file, or it is not whole."""
-    tensors, about = load_tensors(path, "prepare")
+    """Read what `save_windows` wrote; raises InputError where there is no such file, or it is not whole or another."""
+    tensors, about = load_tensors(path, "prepare", ("metadata", "question_ids"))
     return Windows(question_ids=tuple(about["question_ids"]), metadata=about["metadata"], **tensors)
 
 
