@@ -25,7 +25,7 @@ from stages.core.qa.scoring import Scores, score
 from stages.core.qa.significance import Interval, bootstrap_interval, paired_difference
 
 RESAMPLES, SEED = 2000, 13
-# Of params.yaml, what `evaluate@distilled` and the stages before it read.
+# Of params.yaml, what `evaluate@distilled` and the stages before it read; `evaluate@teacher` reads less.
 SECTIONS = ["data", "encoder", "student", "unlabelled", "windows", "runtime"]
 SECTIONS += ["teacher", "cache_teacher", "distil", "decode", "evaluate"]
 
@@ -39,6 +39,7 @@ class Arm:
     size: int
     name: str
     values: Mapping[str, object]  # by key of params.yaml, dotted; the same keys in all arms, since DVC leaves them set
+    variant: str = "distilled"  # the model that is trained so and scored
 
     @property
     def overrides(self) -> list[str]:
@@ -76,19 +77,18 @@ class Arm:
         return True
 
     def run(self, runs: Path) -> None:
-        """Run the pipeline up to the test score of `distilled`, and keep what the table needs of it."""
+        """Run the pipeline up to the test score of the variant, and keep what the table needs of it."""
         shutil.rmtree(self.folder(runs), ignore_errors=True)
         params = self.params()
-        command = ["dvc", "exp", "run", *self.overrides, "evaluate@distilled"]
+        command = ["dvc", "exp", "run", *self.overrides, f"evaluate@{self.variant}"]
         if subprocess.run(command).returncode:
             raise InputError(f"{self.size}-{self.name}: `{' '.join(command)}` has failed; what it printed says why")
-        history = pd.read_csv("plots/loss/distilled.csv")
+        history = pd.read_csv(f"plots/loss/{self.variant}.csv")
         write_json(self.folder(runs) / "params.json", params)
         write_text(self.folder(runs) / "updates.json", json.dumps(int(history["step"].max())))
         # Last, for it says that the run is complete.
-        write_text(
-            self.folder(runs) / "predictions.json", Path("predictions/distilled.json").read_text(encoding="utf-8")
-        )
+        predictions = Path(f"predictions/{self.variant}.json").read_text(encoding="utf-8")
+        write_text(self.folder(runs) / "predictions.json", predictions)
 
 
 def table(arms: Sequence[Arm], runs: Path, column: str) -> pd.DataFrame:

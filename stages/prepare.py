@@ -2,13 +2,14 @@
 
 Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, their windows, and what it counted.
 Where students have an encoder with another tokenizer, train and dev are cut for that one too. Inputs without labels,
-which a teacher can answer all the same, are drawn where `unlabelled` asks for them. A record that is not sound stops
+which a teacher can answer all the same, are drawn where `unlabelled` asks for them, and so are cloze questions with the
+phrase that answers them, which a teacher can learn from before it has seen a label. A record that is not sound stops
 the stage or is dropped and counted; nothing is repaired. The stage fails if training labels do not decode to the gold
 text, or windows cannot hold the answers: whatever is trained on such data learns something else than it seems.
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.core.data.settings import WindowsParams
@@ -31,6 +32,7 @@ class DataParams:
     train_questions: int  # drawn at random; 0 = all
     dev_questions: int  # likewise
     test_questions: int  # likewise
+    cloze_questions: int  # with their answers, for the teacher to learn first; on the paragraphs of unlabelled.cloze
     on_bad_record: str  # error or skip
 
     def check(self) -> None:
@@ -39,6 +41,7 @@ class DataParams:
         require(0 < self.dev_fraction < 1, "dev_fraction", self.dev_fraction, "above 0 and below 1")
         for key in ("train_questions", "dev_questions", "test_questions"):
             require(getattr(self, key) >= 0, key, getattr(self, key), "0 (all) or more")
+        require(self.cloze_questions >= 0, "cloze_questions", self.cloze_questions, "0 or more")
         for key in ("train", "test"):
             require(len(getattr(self, key)) > 0, key, getattr(self, key), "at least one source")
         for key in ("train", "dev", "test"):
@@ -82,6 +85,7 @@ def run(
     from stages.core.data.cloze import cloze_questions
     from stages.core.data.cutting import load_cutter
     from stages.core.data.examples import Paragraph, sample
+    from stages.core.data.prepared import CLOZE, TAUGHT
     from stages.core.data.splits import count_dropped, read_sources, split_by_article, without_contexts_of
     from stages.core.data.unlabelled import at_other_offsets, on_other_paragraphs, on_paragraphs, read_pool
     from stages.core.data.writing import write_split, write_unlabelled
@@ -108,17 +112,20 @@ def run(
         unlabelled.sources, corpus, params.on_bad_record, taken=taken, articles=articles
     )
     of_train = [Paragraph(each.title, each.context) for each in train]
+    cloze = cloze_questions([*of_train, *found], unlabelled.cloze + params.cloze_questions, params.seed)
+    if params.cloze_questions:
+        splits[CLOZE] = cloze[unlabelled.cloze :]
     drawn = {
         "other_offsets": at_other_offsets(splits["train"], unlabelled.other_offsets, params.seed, taken=taken),
         "other_paragraphs": on_other_paragraphs(splits["train"], train, unlabelled.other_paragraphs, params.seed),
-        "cloze": cloze_questions([*of_train, *found], unlabelled.cloze, params.seed),
+        "cloze": [replace(each, answers=()) for each in cloze[: unlabelled.cloze]],
         "paragraphs": on_paragraphs(found, [*splits["train"], *asked], unlabelled.paragraphs, params.seed),
     }
     cutters = [load_cutter(model, max_length=windows.max_length, doc_stride=windows.doc_stride) for model in models]
     counts: dict[str, object] = {"dropped": count_dropped(*lost, bad_found)}
     with whole_folder(out) as folder:
         for name, examples in splits.items():
-            counts |= write_split(folder, name, examples, cutters if name != "test" else cutters[:1])
+            counts |= write_split(folder, name, examples, cutters if name in TAUGHT else cutters[:1])
         counts |= write_unlabelled(folder, drawn, cutters)
     write_json(metrics, counts)
 

@@ -1,11 +1,13 @@
 """Pretrained encoder -> teacher, trained on gold spans; a ready QA checkpoint is only verified and scored.
 
-Several trainings from the same start, each in another order, may be averaged: see `soup`.
+Where there are cloze questions it learns to find their phrases first, for which nobody has to label anything. Several
+trainings from there on, each in another order, may be averaged: see `soup`.
 
-Reads prepared train and dev data; writes the teacher, its dev quality and its loss history.
+Reads prepared train and dev data, and the cloze questions; writes the teacher, its dev quality and its loss history.
 """
 
 import argparse
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
 class TeacherParams(FitParams):
     """The `teacher` section: the settings of a training, and how many there are."""
 
+    cloze_epochs: int  # passes over the cloze questions, where there are any, before all trainings on labels
     runs: int  # trainings from the same start, in other orders; their mean is the teacher, or the best of them
 
     def check(self) -> None:
         """Vouch for ranges."""
         super().check()
-        require(self.runs >= 1, "runs", self.runs, "1 or more")
+        for key in ("cloze_epochs", "runs"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "1 or more")
 
 
 def run(
@@ -45,8 +49,11 @@ def run(
     history: Path,
     scratch: Path,
 ) -> None:
-    """Load the encoder, train it unless it is a QA model already, save it, score it on dev."""
-    from stages.core.data.prepared import load_split
+    """Load the encoder, train it unless it is a QA model already, save it, score it on dev.
+
+    Raises InputError where training diverges.
+    """
+    from stages.core.data.prepared import CLOZE, has_cloze, load_split
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import is_qa_checkpoint, load_qa_model, load_tokenizer
@@ -67,8 +74,13 @@ def run(
         return score_model(model, dev, decode, runtime.device, params.batch_size)
 
     runs = 0 if is_qa_checkpoint(source) else params.runs
-    models, losses = [load_qa_model(source, seed=params.seed) for _ in range(max(runs, 1))], []
+    start_model, losses, after_cloze = load_qa_model(source, seed=params.seed), [], {}
     with scratch_folder(scratch, [params, runtime, encoder], [data, source]) as unfinished:
+        if runs and has_cloze(data):
+            cloze, passes = TrainingSet(load_split(data, CLOZE).windows), replace(params, epochs=params.cloze_epochs)
+            losses.append(fit(start_model, LabelLoss(), cloze, passes, runtime, scratch=unfinished, name="cloze"))
+            after_cloze = {"dev_after_cloze": quality(judge(start_model))}
+        models = [start_model, *(copy.deepcopy(start_model) for _ in range(1, runs))]
         for number in range(runs):
             one, name = replace(params, seed=(params.seed + number) % SEEDS), f"teacher {number}"
             seed_everything(one.seed)
@@ -80,7 +92,8 @@ def run(
             raise InputError(f"params.yaml: teacher.learning_rate {params.learning_rate}: training diverges; lower it")
         save_checkpoint(found.model.cpu(), load_tokenizer(source), out)
         write_history(joined(losses), history)
-        write_json(metrics, {"dev": quality(found.dev), "trained": runs, "averaged": len(found.averaged)})
+        counts = {"trained": runs, "averaged": len(found.averaged)}
+        write_json(metrics, {"dev": quality(found.dev), **after_cloze, **counts})
 
 
 def main() -> None:

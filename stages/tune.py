@@ -103,8 +103,8 @@ def run(
     history = read_history(default.history) if default else []
     run_teacher = distil_params.needs_teacher(*params.space)
     lessons = load_lessons(data, teacher, cache, runtime.device, run_teacher=run_teacher)
-    # Where the trials are kept, how many there are and what comes after them changes none of them.
-    trial_params = replace(params, storage="", updates=0, finalists=0, average=False)
+    # Where the trials are kept, how many there are and whether students are averaged changes none of them.
+    trial_params = replace(params, storage="", updates=0, average=False)
     settings, inputs = [trial_params, distil_params, student_params, decode], [data, teacher, cache, origin]
     alike = replace(runtime, processor="", threads=0)  # of processes that share a search
     with scratch_folder(scratch, [*settings, runtime], inputs) if outputs else passing_folder(scratch) as unfinished:
@@ -117,7 +117,8 @@ def run(
             runtime=runtime,
             scratch=unfinished,
         )
-        budget = Budget(params.updates, trial.epoch_updates, params.trial_epochs)
+        # As many trials run to their end as there are to be finalists, and the default's, before any is stopped.
+        budget = Budget(params.updates, trial.epoch_updates, params.trial_epochs, unstopped=params.finalists + 1)
         study = search(
             trial,
             space,

@@ -100,7 +100,7 @@ def test_a_row_per_knob_tells_what_lies_near_the_best() -> None:
 
 
 def test_the_summary_is_of_finite_numbers() -> None:
-    budget, chosen = Budget(updates=200, epoch_updates=25, epochs=2), {"temperature": 1.02, "alpha": 0.75}
+    budget, chosen = Budget(updates=200, epoch_updates=25, epochs=2, unstopped=3), {"temperature": 1.02, "alpha": 0.75}
     found = summary(study_of(*TRIALS), SPACE, budget, {0: 70.0, 2: 71.0, 4: 69.0}, chosen)
     json.dumps(found, allow_nan=False)
     assert found == {

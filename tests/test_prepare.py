@@ -35,6 +35,7 @@ DATA = DataParams(
     train_questions=0,
     dev_questions=0,
     test_questions=0,
+    cloze_questions=0,
     on_bad_record="error",
 )
 WINDOWS = WindowsParams(max_length=64, doc_stride=16)

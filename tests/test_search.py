@@ -34,6 +34,7 @@ KNOBS = list(SPACE.knobs)
 EPOCH = 25  # updates
 TRIAL = 2 * EPOCH  # of a trial that is not stopped
 UPDATES = 9 * TRIAL
+UNSTOPPED = 2  # complete trials before others are stopped
 
 
 def hill(point: Point) -> float:
@@ -83,11 +84,12 @@ def run(
     shared: bool = False,
     join: bool = False,
     kind: str = "sqlite",
+    unstopped: int = UNSTOPPED,
 ) -> optuna.Study:
     return search(
         objective,
         SPACE,
-        Budget(updates, EPOCH, 2),
+        Budget(updates, EPOCH, 2, unstopped),
         seed=seed,
         name="toy",
         storage=open_storage(f"{kind}:///{folder}/trials"),
@@ -124,7 +126,7 @@ def test_a_default_that_does_not_read_well_is_tried_exactly(tmp_path: Path) -> N
     default, objective = {"temperature": 2.34567, "alpha": 0.87654321, "learning_rate": 3.21e-4 / 3}, Climbing()
     space = Space(SPACE.knobs, default)
     storage = open_storage(f"sqlite:///{tmp_path}/trials")
-    study = search(objective, space, Budget(1, EPOCH, 2), seed=1, name="toy", storage=storage)
+    study = search(objective, space, Budget(1, EPOCH, 2, UNSTOPPED), seed=1, name="toy", storage=storage)
     assert objective.points == [default]
     assert finalists(study, space, 1) == {}
 
@@ -153,6 +155,15 @@ def test_trials_that_lag_behind_the_median_are_stopped_and_their_updates_buy_ano
     assert table["f1"].tolist() == [60.0, 50.0, 24.0, 55.0, 41.0, 10.0]
     assert table["epochs"].tolist() == [2, 2, 1, 2, 2, 1]
     assert EPOCH * table["epochs"].sum() == 5 * TRIAL
+
+
+def test_no_trial_is_stopped_before_as_many_are_complete_as_are_asked_for(tmp_path: Path) -> None:
+    heights = [(60.0, 60.0), (20.0, 50.0), (10.0, 40.0), (15.0, 90.0), (20.0, 30.0)]
+    study = run(tmp_path, Heights(*heights), updates=5 * TRIAL - EPOCH, unstopped=3)
+    table = trials_table(study, SPACE)
+    # The third lags behind the median 40 of the first two, the fourth behind 20 of the first three, the last does not.
+    assert table["state"].tolist() == ["complete", "complete", "complete", "pruned", "complete"]
+    assert list(finalists(study, SPACE, 2)) == [1, 2]
 
 
 def test_finalists_are_the_highest_complete_trials_the_earlier_of_a_tie_first(tmp_path: Path) -> None:
@@ -421,6 +432,6 @@ def test_only_a_search_that_exists_can_be_joined(tmp_path: Path) -> None:
 
 def test_searches_of_other_names_in_one_storage_do_not_mix(tmp_path: Path, uninterrupted: pd.DataFrame) -> None:
     storage = open_storage(f"sqlite:///{tmp_path}/trials")
-    budget = Budget(2 * TRIAL, EPOCH, 2)
+    budget = Budget(2 * TRIAL, EPOCH, 2, UNSTOPPED)
     search(Heights((1, 1), (2, 2)), SPACE, budget, seed=9, name="other", storage=storage)
     assert trials_table(run(tmp_path, Climbing()), SPACE).equals(uninterrupted)

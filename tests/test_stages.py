@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import pytest
 import torch
@@ -373,6 +374,24 @@ def test_tuned_is_distilled_at_the_best_point(copied: Pipeline, monkeypatch: pyt
     assert vars(copied.tuned) == {name: third[name] for name in vars(copied.tuned)}
     copied.distil(**third)
     assert weights(copied, "tuned") == weights(copied, "distilled")
+
+
+@pytest.mark.parametrize("finalists", [1, 3])
+def test_the_default_and_as_many_trials_as_finalists_end_before_one_is_stopped(
+    copied: Pipeline, monkeypatch: pytest.MonkeyPatch, finalists: int
+) -> None:
+    def sinking(trial_run: TrialRun, trial: Trial, _: object) -> float:
+        for epoch in range(trial_run.settings.epochs):
+            trial.report(50.0 - trial.number, epoch)
+            if epoch + 1 < trial_run.settings.epochs and trial.should_prune():
+                raise optuna.TrialPruned
+        return 50.0 - trial.number
+
+    monkeypatch.setattr(TrialRun, "__call__", sinking)
+    copied.tune(finalists=finalists, updates=8 * (finalists + 1) + 1)
+    trials = pd.read_csv(copied.root / "plots" / "tune_trials.csv")
+    assert trials["state"].tolist() == ["complete"] * (finalists + 1) + ["pruned"]
+    assert copied.json("metrics/tune.json")["search"]["finalists"] == finalists
 
 
 def test_a_default_that_no_finalist_beats_is_tuned_to_the_byte(

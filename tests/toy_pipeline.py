@@ -119,7 +119,7 @@ class Pipeline:
 
     def prepare(self, **changes: Any) -> None:
         sources = {name: (f"primer:{name}",) for name in ("train", "dev", "test")}
-        counts = {"train_questions": 0, "dev_questions": 0, "test_questions": 0}
+        counts = dict.fromkeys(("train_questions", "dev_questions", "test_questions", "cloze_questions"), 0)
         params = {"seed": 1, **sources, **counts, "dev_fraction": 0.3, "on_bad_record": "error", **changes}
         prepare.run(
             prepare.DataParams(**params),
@@ -134,7 +134,7 @@ class Pipeline:
 
     def teacher(self, **changes: Any) -> None:
         teacher.run(
-            teacher.TeacherParams(**{**FIT, "epochs": self.teacher_epochs, "runs": 1, **changes}),
+            teacher.TeacherParams(**{**FIT, "epochs": self.teacher_epochs, "cloze_epochs": 1, "runs": 1, **changes}),
             RUNTIME,
             self.encoder,
             DECODE,

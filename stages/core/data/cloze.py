@@ -1,10 +1,10 @@
 """Questions that nobody wrote: words of a paragraph around a phrase, with a question word in the phrase's place.
 
-A teacher answers them as it does others, so a paragraph alone is enough to learn from. A name or a number is likelier
-to be asked for than another phrase; which words stand around, which of them are left out, and whether those after the
-phrase come first is drawn, or a student would learn to find equal words in an equal order. After the noisy clozes of
-Lewis et al. 2019, "Unsupervised Question Answering by Cloze Translation". Where sentences end, question words, and the
-words that bound no phrase are English.
+A paragraph alone is enough to learn from: a teacher answers these questions as it does others, and what answers one is
+known, the phrase. A name or a number is likelier to be asked for than another phrase; which words stand around, which
+of them are left out, and whether those after the phrase come first is drawn, or a student would learn to find equal
+words in an equal order. After the noisy clozes of Lewis et al. 2019, "Unsupervised Question Answering by Cloze
+Translation". Where sentences end, question words, and the words that bound no phrase are English.
 """
 
 import random
@@ -12,10 +12,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stages.core.data.examples import Example, Paragraph
+from stages.core.data.examples import Answer, Example, Paragraph
 from stages.core.errors import InputError
 
-MARKS, CLOSING = ".,;:!?", "\"')]”’"
+WORD = re.compile(r"\S+")
+MARKS, OPENING, CLOSING = ".,;:!?", "\"'([“‘", "\"')]”’"
+AROUND_PHRASE = MARKS + OPENING + CLOSING  # none of these stays at the ends of a phrase
 # A mark, with what closes after it or not, before what may begin a sentence; no initial, no title of a person.
 SENTENCE_END = re.compile(
     rf"(?:(?<=[.!?])|(?<=[.!?][{re.escape(CLOSING)}]))(?<!\b[A-Z]\.)(?<!\b(?:Mr|Ms|Dr|St|vs)\.)(?<!\bMrs\.)"
@@ -52,7 +54,7 @@ class Phrase:
 
 
 def cloze_questions(paragraphs: Iterable[Paragraph], count: int, seed: int) -> list[Example]:
-    """Draw `count` different questions without answers, the paragraph of each anew; more begin with the same ones.
+    """Draw `count` different questions, the paragraph of each anew, with the phrase; more begin with the same ones.
 
     Raises InputError where the paragraphs do not yield so many.
     """
@@ -62,27 +64,33 @@ def cloze_questions(paragraphs: Iterable[Paragraph], count: int, seed: int) -> l
     misses = 0
     while pool and len(drawn) < count and misses < MISSES:
         paragraph = generator.choice(pool)
-        question = draw_question(paragraph.context, generator)
-        if question is None or (paragraph.context, question) in drawn:
+        found = draw_question(paragraph.context, generator)
+        if found is None or (paragraph.context, found[0]) in drawn:
             misses += 1
             continue
         misses = 0
+        question, phrase = found
         key = f"cloze {len(drawn)}"
-        drawn[paragraph.context, question] = Example(key, paragraph.title, paragraph.context, question, ())
+        drawn[paragraph.context, question] = Example(key, paragraph.title, paragraph.context, question, (phrase,))
     if len(drawn) < count:
         raise InputError(
-            f"params.yaml: unlabelled.cloze is {count}, wanted at most {len(drawn)}, which is what {len(pool)} "
-            "paragraphs yield; lower it, or add to unlabelled.sources"
+            f"params.yaml: unlabelled.cloze and data.cloze_questions are {count} together, wanted at most "
+            f"{len(drawn)}, which is what {len(pool)} paragraphs yield; lower one, or add to unlabelled.sources"
         )
     return list(drawn.values())
 
 
-def draw_question(context: str, generator: random.Random) -> str | None:
-    """Draw a phrase of the context and return the question for it, None where what is drawn makes none."""
-    sentences = [words for each in SENTENCE_END.split(context) if len(words := each.split()) in SENTENCE_WORDS]
+def draw_question(context: str, generator: random.Random) -> tuple[str, Answer] | None:
+    """Draw a phrase of the context and return the question for it and the phrase, None where what is drawn has none.
+
+    Of the phrase quotes and marks around it are left off.
+    """
+    found_words = [list(WORD.finditer(context, *each)) for each in _sentences(context)]
+    sentences = [words for words in found_words if len(words) in SENTENCE_WORDS]
     if not sentences:
         return None
-    words = generator.choice(sentences)
+    places = generator.choice(sentences)
+    words = [place[0] for place in places]
     found = phrases(words)
     if not found:
         return None
@@ -96,8 +104,23 @@ def draw_question(context: str, generator: random.Random) -> str | None:
         return None
     asked = generator.choice(QUESTION_WORDS[phrase.kind])
     if generator.random() < 0.5:
-        return _without_mark(" ".join([*before, asked, *after])) + "?"
-    return _without_mark(" ".join([_without_mark(" ".join([asked, *after])), *before])) + "?"
+        question = _without_mark(" ".join([*before, asked, *after])) + "?"
+    else:
+        question = _without_mark(" ".join([_without_mark(" ".join([asked, *after])), *before])) + "?"
+    return question, _answer(context, places[phrase.first].start(), places[phrase.stop - 1].end())
+
+
+def _sentences(context: str) -> list[tuple[int, int]]:
+    """Return where the sentences of a context start and end."""
+    ends = list(SENTENCE_END.finditer(context))
+    return list(zip([0, *(end.end() for end in ends)], [*(end.start() for end in ends), len(context)], strict=True))
+
+
+def _answer(context: str, start: int, stop: int) -> Answer:
+    """Return the words from `start` to `stop` without quotes and marks around them; something else is among them."""
+    text = context[start:stop]
+    bare = text.strip(AROUND_PHRASE)
+    return Answer(bare, start + text.index(bare))
 
 
 def phrases(words: Sequence[str]) -> list[Phrase]:

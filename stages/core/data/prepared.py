@@ -1,8 +1,8 @@
 """What the prepare stage writes and the others read: questions, and their windows for the teacher and for students.
 
 A split is NAME.json and NAME.safetensors, its windows as the teacher's tokenizer cuts them. Where students have another
-tokenizer, student_NAME.safetensors has the same questions as that one cuts them. Beside the splits there may be inputs
-without labels, called unlabelled.
+tokenizer, student_NAME.safetensors has the same questions as that one cuts them. Beside train, dev and test there may
+be cloze, questions made of paragraphs, which the teacher learns from first, and inputs without labels, unlabelled.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,8 @@ from stages.core.data.windows import Windows, load_windows
 
 STUDENT = "student_"
 UNLABELLED = "unlabelled"
+CLOZE = "cloze"
+TAUGHT = ("train", "dev")  # the splits that students read too
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Questions:
 
 
 def load_split(folder: Path, name: str) -> Questions:
-    """Return the questions and the teacher's windows of train, dev, test or unlabelled; raises InputError without."""
+    """Return the questions and the teacher's windows of a split or of unlabelled; raises InputError without."""
     return Questions(_read(folder, name), load_windows(folder / f"{name}.safetensors"))
 
 
@@ -43,6 +45,11 @@ def has_own_windows(folder: Path) -> bool:
 def has_unlabelled(folder: Path) -> bool:
     """Whether there are inputs without labels."""
     return (folder / f"{UNLABELLED}.safetensors").exists()
+
+
+def has_cloze(folder: Path) -> bool:
+    """Whether there are cloze questions for the teacher."""
+    return (folder / f"{CLOZE}.safetensors").exists()
 
 
 def _read(folder: Path, name: str) -> Sequence[Example]:

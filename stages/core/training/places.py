@@ -21,7 +21,6 @@ from stages.core.training.space import Point
 
 REPEATS = "repeats"  # user attribute of a repeat: the number of the trial it stands for
 RANDOM_TRIALS = 3  # ended trials before the sampler learns from them
-UNSTOPPED_TRIALS = 2  # complete trials before others are stopped early
 
 
 def places(trials: Sequence[FrozenTrial]) -> dict[int, int]:
@@ -91,13 +90,13 @@ class PlaceSampler(BaseSampler):
 
 
 class SparingPruner(MedianPruner):
-    """Stops a trial that lags behind the median of the complete ones, but never the default point.
+    """Stops a trial that lags behind the median of the complete ones, once these are enough; never the default point.
 
     So the default is always among the complete trials, and the best of them is never below it.
     """
 
-    def __init__(self) -> None:
-        super().__init__(n_startup_trials=UNSTOPPED_TRIALS)
+    def __init__(self, enough: int) -> None:
+        super().__init__(n_startup_trials=enough)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial is to stop now."""

@@ -1,10 +1,10 @@
 """The search for the best point of a space: Optuna's TPE on dev F1, under a budget of updates, by one process or many.
 
-A trial is a short distillation run on a share of the training windows, judged on dev after each epoch and stopped early
-when it lags behind the median of the complete trials. The default point is the first trial and never stopped, so that
-the search can only end at or above it. What a stopped trial saves buys further trials. Every draw is seeded by the
-trial's place: a search that was interrupted and went on chooses as one that was not. Processes share nothing but the
-storage. Source: Akiba et al. 2019, "Optuna".
+A trial is a short distillation run on a share of the training windows, judged on dev after each epoch and, once enough
+trials are complete, stopped early when it lags behind their median. The default point is the first trial and never
+stopped, so that the search can only end at or above it. What a stopped trial saves buys further trials. Every draw is
+seeded by the trial's place: a search that was interrupted and went on chooses as one that was not. Processes share
+nothing but the storage. Source: Akiba et al. 2019, "Optuna".
 """
 
 import contextlib
@@ -34,6 +34,7 @@ class Budget:
     updates: int  # trials are started while fewer than these are spent or under way
     epoch_updates: int  # of one epoch of a trial
     epochs: int  # of a trial that is not stopped
+    unstopped: int  # complete trials, the default's among them, before others are stopped early
 
     def spent(self, trial: FrozenTrial) -> int:
         """Return what a trial has spent, or will if it has not ended; one that was cut off counts nothing."""
@@ -61,7 +62,7 @@ def search(
     search ends when all have ended. With `join` it ends when there is nothing left to start. Raises InputError if a
     search to join does not exist.
     """
-    study = _open_study(name, storage, space, seed, join)
+    study = _open_study(name, storage, space, budget.unstopped, seed, join)
     listener = Listener()
     while True:
         # One look at the storage: what ends elsewhere between two would be missing from both.
@@ -78,7 +79,7 @@ def search(
             time.sleep(POLL_SECONDS)
 
 
-def _open_study(name: str, storage: BaseStorage, space: Space, seed: int, join: bool) -> optuna.Study:
+def _open_study(name: str, storage: BaseStorage, space: Space, unstopped: int, seed: int, join: bool) -> optuna.Study:
     if join and name not in optuna.get_all_study_names(storage):
         raise InputError(
             f"tune --join: the storage holds no search {name}; start the tune stage first, and join it with the same"
@@ -89,7 +90,7 @@ def _open_study(name: str, storage: BaseStorage, space: Space, seed: int, join: 
         study_name=name,
         direction="maximize",
         sampler=PlaceSampler(space.default, seed),
-        pruner=SparingPruner(),
+        pruner=SparingPruner(unstopped),
         load_if_exists=True,
     )
 

@@ -1,0 +1,34 @@
+"""What cloze questions buy a teacher: encoders trained on labels alone, and on cloze questions first.
+
+Run from the repository's root with this profile's params.yaml in place (README.md beside this file), for each number of
+labelled questions.
+"""
+
+from pathlib import Path
+
+from profiles.measuring import Arm, main
+from stages.core.errors import clean_exit
+
+# Labelled questions -> passes over them alone. Two passes after a pass over cloze questions are as many updates, where
+# these are as many as the passes left out would have shown.
+PASSES = {1000: 6, 3000: 4}
+PASSES_AFTER = 2
+LABELS, CLOZE = "labels_only", "cloze_first"
+
+
+def arm(size: int, name: str) -> Arm:
+    """The arm of `size` questions that has only labels, or cloze questions first."""
+    alone = name == LABELS
+    values = {
+        "data.train_questions": size,
+        "data.cloze_questions": 0 if alone else size * (PASSES[size] - PASSES_AFTER),
+        "teacher.epochs": PASSES[size] if alone else PASSES_AFTER,
+    }
+    return Arm(size, name, values, variant="teacher")
+
+
+ARMS = [arm(size, name) for size in PASSES for name in (LABELS, CLOZE)]
+
+if __name__ == "__main__":
+    with clean_exit():
+        main(ARMS, "questions", __doc__, Path("measured/cloze-teacher"))
