@@ -22,8 +22,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="YAML file of device, precision and versions")
     options = parser.parse_args()
     machine = start(load_params("runtime", RuntimeParams), seed=0)  # nothing is drawn
-    told = {**describe(machine), "training_precision": machine.precision}
-    write_text(options.out, yaml.safe_dump(told, sort_keys=False))
+    write_text(options.out, yaml.safe_dump(describe(machine), sort_keys=False))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def run(
         device=machine.device,
         precision="fp32",  # whatever evaluation runs in: the speed of the weights as they are saved
     )
-    told = {**describe(machine), "precision": "fp32", "questions": len(examples), "repeats": params.repeats}
+    told = {**describe(machine), "timing_precision": "fp32", "questions": len(examples), "repeats": params.repeats}
     write_text(environment, yaml.safe_dump(told, sort_keys=False))
     write_json(out, {name: {key: round(value, 2) for key, value in row.items()} for name, row in timings.items()})
 

@@ -17,7 +17,7 @@ from stages.core.data.cloze import (
     draw_question,
     phrases,
 )
-from stages.core.data.examples import Example, Paragraph
+from stages.core.data.examples import Answer, Example, Paragraph
 from stages.core.errors import InputError
 
 SENTENCE = "In 1906 the old harbour of Port Albert, built by Anna Reed, was sold for 40 pounds to a rich farmer."
@@ -26,9 +26,13 @@ CONTEXT = f"{SENTENCE} Short one. {OTHER}"
 ASKING = {word for words in QUESTION_WORDS.values() for word in words}
 
 
-def drawn(context: str = CONTEXT, count: int = 300) -> list[str]:
+def drawn_with_answers(context: str = CONTEXT, count: int = 300) -> list[tuple[str, Answer]]:
     generator = random.Random(1)
     return [each for _ in range(count) if (each := draw_question(context, generator)) is not None]
+
+
+def drawn(context: str = CONTEXT, count: int = 300) -> list[str]:
+    return [question for question, _ in drawn_with_answers(context, count)]
 
 
 def asked_and_words(question: str) -> tuple[str, list[str], list[str]]:
@@ -139,6 +143,41 @@ def test_with_all_words_around_a_question_is_the_sentence_with_the_phrase_asked_
 
 
 @pytest.mark.usefixtures("whole")
+def test_the_phrase_in_the_question_words_place_is_the_sentence() -> None:
+    first = "Once more the others came."
+    sentence = "Old boats of Reed left 40 ports early"
+    context = f"{first}  {sentence}."
+    found = [
+        (question, answer)
+        for question, answer in drawn_with_answers(context, 900)
+        if "Once" not in context[answer.start :]
+    ]
+    assert len(found) > 300
+    seen = set()
+    for question, answer in found:
+        assert context[answer.start :].startswith(answer.text)
+        seen.add((answer.start, answer.text))
+        before, after = sentence[: answer.start - len(first) - 2].split(), sentence.split(answer.text, 1)[1].split()
+        asked, *sides = asked_and_words(question)
+        assert sides in ([before, after], [[], [*after, *before]]), (question, answer)
+        assert answer.text[0].isdigit() <= (asked in QUESTION_WORDS["number"])
+    assert seen == {
+        (context.index(text), text)
+        for each in phrases(sentence.split())
+        if (text := " ".join(sentence.split()[each.first : each.stop]))
+    }
+
+
+def test_an_answer_has_no_quotes_and_marks_around_it() -> None:
+    context = 'To him "Old Port", (the harbour) and ‘more’ of that all: was as it had been there.'
+    answers = {answer for _, answer in drawn_with_answers(context, 900)}
+    texts = {answer.text for answer in answers}
+    assert {"Old", "Old Port", "harbour", "more"} <= texts
+    assert all(context[answer.start :].startswith(answer.text) for answer in answers)
+    assert not {character for text in texts for character in text[0] + text[-1]} & set("\"'‘’(),:.")
+
+
+@pytest.mark.usefixtures("whole")
 def test_a_name_is_asked_for_three_times_as_often_as_another_phrase() -> None:
     words = ["one", "two", "three", "four", "Reed", "six", "seven", "eight"]
     found = phrases(words)
@@ -184,10 +223,11 @@ def keys(examples: list[Example]) -> list[tuple[str, str]]:
     return [(each.context, each.question) for each in examples]
 
 
-def test_as_many_different_questions_as_asked_for_without_answers() -> None:
+def test_as_many_different_questions_as_asked_for_with_their_phrases() -> None:
     found = cloze_questions(PARAGRAPHS, 80, seed=1)
     assert len(found) == len(set(keys(found))) == len({each.id for each in found}) == 80
-    assert all(each.answers == () for each in found)
+    for each in found:
+        assert each.answers == (each.label,) and each.context[each.label.start :].startswith(each.label.text)
     assert {(each.title, each.context) for each in found} == {(each.title, each.context) for each in PARAGRAPHS}
 
 
@@ -213,10 +253,10 @@ def test_none_asked_for_none_drawn() -> None:
 @pytest.mark.parametrize("contexts", [(), ("Too short.",), ("one two three four five six",)])
 def test_more_than_paragraphs_yield_is_refused_and_what_they_yield_is_not(contexts: tuple[str, ...]) -> None:
     paragraphs = [Paragraph("A", context) for context in contexts]
-    with pytest.raises(InputError, match=r"^params.yaml: unlabelled.cloze is 90000, wanted at most \d+, which") as told:
+    with pytest.raises(InputError, match=r"data.cloze_questions are 90000 together, wanted at most \d+, which") as told:
         cloze_questions(paragraphs, 90000, seed=1)
     most = int(str(told.value).split("at most ")[1].split(",")[0])
     assert len(cloze_questions(paragraphs, most, seed=1)) == most
     assert (most > 0) == (len(contexts) > 0 and "six" in contexts[0])
-    with pytest.raises(InputError, match=rf"unlabelled.cloze is {most + 1}, wanted at most {most}"):
+    with pytest.raises(InputError, match=rf"are {most + 1} together, wanted at most {most}, which"):
         cloze_questions(paragraphs, most + 1, seed=1)

@@ -19,6 +19,7 @@ from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.onnx import save_onnx
 from stages.core.qa import latency
 from stages.core.qa.latency import measure, one_by_one
+from stages.core.report.inputs import read_environment
 from stages.core.report.variants import VARIANTS
 from stages.core.runtime import RuntimeParams
 from tests.toy_models import toy_qa_model, toy_tokenizer
@@ -158,13 +159,17 @@ def test_the_stage_times_every_variant(tmp_path: Path) -> None:
     other = toy_tokenizer(tmp_path / "other", "distilbert")
     save_checkpoint(toy_qa_model("distilbert", seed=1, layers=1, width=8), other, models / VARIANTS[-1])
     write_squad(questions, toy_examples())
-    run(PARAMS, RUNTIME, WINDOWS, models=models, questions=questions, out=out, environment=tmp_path / "where.yaml")
+    trained = replace(RUNTIME, precision="bf16")
+    run(PARAMS, trained, WINDOWS, models=models, questions=questions, out=out, environment=tmp_path / "where.yaml")
     timings = json.loads(out.read_text(encoding="utf-8"))
     assert list(timings) == sorted(VARIANTS)
     for row in timings.values():
         assert list(row) == ["latency_ms_p50", "latency_ms_p95", "questions_per_second"]
         assert 0 < row["latency_ms_p50"] <= row["latency_ms_p95"]
         assert row["questions_per_second"] > 0
+    where = read_environment(tmp_path / "where.yaml")
+    assert (where["training_precision"], where["timing_precision"]) == ("bf16", "fp32"), "timed as they are saved"
+    assert (where["questions"], where["repeats"]) == (2, 2)
 
 
 def test_the_stage_misses_a_model(tmp_path: Path) -> None:

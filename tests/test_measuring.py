@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -47,8 +48,9 @@ def settings(profile: str, arm: Arm, folder: Path) -> tuple[Values, Values]:
 @pytest.mark.parametrize(
     ("profile", "tried"),
     [
-        ("unlabelled-cpu", {"unlabelled.sources", *(f"unlabelled.{kind}" for kind in KINDS)}),
-        ("teachers-cpu", {"cache_teacher.others"}),
+        ("unlabelled-cpu", {"distil.epochs", "unlabelled.sources", *(f"unlabelled.{kind}" for kind in KINDS)}),
+        ("teachers-cpu", {"distil.epochs", "cache_teacher.others"}),
+        ("cloze-teacher-cpu", {"teacher.epochs", "data.cloze_questions"}),
     ],
 )
 def test_arms_differ_in_what_is_tried_and_in_questions_and_passes_alone(
@@ -62,8 +64,8 @@ def test_arms_differ_in_what_is_tried_and_in_questions_and_passes_alone(
         }, "an override names a key that no stage knows"
         assert after["data"]["train_questions"] == arm.size
         changed = {f"{key}.{name}" for key in before for name in before[key] if before[key][name] != after[key][name]}
-        assert changed <= {"data.train_questions", "distil.epochs", *tried}
-        assert set(arm.values) == {"data.train_questions", "distil.epochs", *tried}
+        assert changed <= {"data.train_questions", *tried}
+        assert set(arm.values) == {"data.train_questions", *tried}
         assert arm.params() == {section: after[section] for section in SECTIONS}, "DVC makes something else of it"
 
 
@@ -82,6 +84,17 @@ def test_inputs_times_passes_are_the_same_in_all_arms_of_a_size(tmp_path: Path) 
         inputs.setdefault(arm.size, set()).add((arm.size + unlabelled) * passes)
     assert list(inputs) == [1000, 3000, 10000]
     assert all(len(each) == 1 for each in inputs.values())
+
+
+def test_a_teachers_questions_times_passes_are_the_same_in_all_arms_of_a_size(tmp_path: Path) -> None:
+    shown: dict[int, set[int]] = {}
+    for arm in arms_of("cloze-teacher-cpu"):
+        _, after = settings("cloze-teacher-cpu", arm, tmp_path)
+        labelled, cloze = (int(str(after["data"][name])) for name in ("train_questions", "cloze_questions"))
+        assert (cloze == 0) == (arm.name == "labels_only") and arm.variant == "teacher"
+        passes, cloze_passes = (int(str(after["teacher"][name])) for name in ("epochs", "cloze_epochs"))
+        shown.setdefault(arm.size, set()).add(labelled * passes + cloze * cloze_passes)
+    assert {size: len(each) for size, each in shown.items()} == {1000: 1, 3000: 1}
 
 
 def test_the_second_teacher_answers_in_every_other_arm(tmp_path: Path) -> None:
@@ -135,10 +148,10 @@ def finish(arm: Arm, runs: Path, wrong: Sequence[str] = (), updates: int = 1) ->
     write_json(arm.folder(runs) / "predictions.json", predictions)
 
 
-def measure(monkeypatch: pytest.MonkeyPatch, runs: Path, *options: str) -> None:
+def measure(monkeypatch: pytest.MonkeyPatch, runs: Path, *options: str, arms: Sequence[Arm] = ARMS) -> None:
     """The command with `out.csv` in the working folder as its --out."""
     monkeypatch.setattr("sys.argv", ["measure.py", "--runs", str(runs), "--out", "out.csv", *options])
-    main(ARMS, "inputs", "what it does", runs)
+    main(arms, "inputs", "what it does", runs)
 
 
 def test_table_has_a_row_per_complete_run_and_its_gain_over_the_first_of_its_size(runs: Path) -> None:
@@ -178,27 +191,29 @@ def test_answers_to_other_questions_are_refused(runs: Path) -> None:
         table(ARMS, runs, "inputs")
 
 
+@pytest.mark.parametrize("variant", ["distilled", "teacher"])
 def test_a_measurement_goes_on_where_it_stopped_and_is_recorded_at_its_end(
-    runs: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Path, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
     growing: list[int] = []
+    arms = [replace(arm, variant=variant) for arm in ARMS]
 
     def dvc(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-        assert command[:3] == ["dvc", "exp", "run"] and command[-1] == "evaluate@distilled"
+        assert command[:3] == ["dvc", "exp", "run"] and command[-1] == f"evaluate@{variant}"
         assert not Path("out.csv").exists()
         growing.append(len(pd.read_csv(runs / "table.csv")) if growing else 0)
         if len(growing) == 3:
             raise KeyboardInterrupt
         Path("plots/loss").mkdir(parents=True, exist_ok=True)
-        Path("plots/loss/distilled.csv").write_text("step,loss\n10,2.0\n426,1.0\n", encoding="utf-8")
-        write_json(Path("predictions/distilled.json"), {word: word for word in WORDS})
+        Path(f"plots/loss/{variant}.csv").write_text("step,loss\n10,2.0\n426,1.0\n", encoding="utf-8")
+        write_json(Path(f"predictions/{variant}.json"), {word: word for word in WORDS})
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", dvc)
     with pytest.raises(KeyboardInterrupt):
-        measure(monkeypatch, runs)
+        measure(monkeypatch, runs, arms=arms)
     assert all(arm.is_done(runs) for arm in ARMS[:2]) and not any(arm.is_done(runs) for arm in ARMS[2:])
-    measure(monkeypatch, runs, "--pairs", "pairs.csv")
+    measure(monkeypatch, runs, "--pairs", "pairs.csv", arms=arms)
     assert growing == [0, 1, 2, 2, 3, 4, 5]
     assert list(pd.read_csv("out.csv")["updates"]) == [426] * 6
     assert Path("out.csv").read_bytes() == (runs / "table.csv").read_bytes()

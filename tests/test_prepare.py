@@ -257,6 +257,29 @@ def test_inputs_without_labels_lie_beside_the_splits(corpus: Path, encoder: Enco
     assert sorted(path.name for path in folder.iterdir()) == OUTPUTS, "an earlier run's stay"
 
 
+def test_cloze_questions_for_the_teacher_are_others_than_those_without_labels(
+    corpus: Path, encoder: EncoderParams, tmp_path: Path
+) -> None:
+    student = student_of(tmp_path / "student", "roberta")
+    asked = replace(UNLABELLED, cloze=30)
+    plain = prepare(corpus, encoder, "plain", unlabelled=asked, student=student)
+    metrics = prepare(corpus, encoder, unlabelled=asked, student=student, cloze_questions=50)
+    folder, before = corpus.parent / "prepared", corpus.parent / "plain"
+    files = {path.name for path in before.iterdir()}
+    assert {path.name for path in folder.iterdir()} == files | {"cloze.json", "cloze.safetensors"}
+    for name in files:
+        assert (folder / name).read_bytes() == (before / name).read_bytes(), name
+    found, unlabelled = load_split(folder, "cloze"), load_split(folder, "unlabelled")
+    assert {key: metrics[key] for key in plain} == plain
+    assert metrics["cloze"]["questions"] == len(found.examples) == 50
+    assert metrics["cloze"]["labels_decoded_percent"] == 100
+    assert (found.windows.start_positions > 0).any() and (found.windows.start_positions >= 0).all()
+    free = {each.context for each in load_split(folder, "train").examples}
+    assert {each.context for each in found.examples} <= free
+    pairs = [{(each.context, each.question) for each in part.examples} for part in (found, unlabelled)]
+    assert len(pairs[0]) == 50 and not pairs[0] & pairs[1]
+
+
 def test_missing_split_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape(f"{tmp_path}/dev.json: no such file")):
         load_split(tmp_path, "dev")
@@ -376,6 +399,7 @@ def test_bad_parameter_ends_in_one_line_before_torch(data: dict[str, Any], messa
         ("encoder: ''", "encoder: nowhere", "model 'nowhere': no such folder"),
         ("other_offsets: 0", "other_offsets: -1", "params.yaml: unlabelled.other_offsets is -1, wanted 0 or more"),
         ("cloze: 3200", "cloze: -1", "params.yaml: unlabelled.cloze is -1, wanted 0 or more"),
+        ("cloze_questions: 0", "cloze_questions: -1", "params.yaml: data.cloze_questions is -1, wanted 0 or more"),
         (
             "paragraphs: 0 #",
             "paragraphs: 4 #",

@@ -122,11 +122,12 @@ def test_autocast_multiplies_in_the_precision_named(precision: str, dtype: torch
 
 
 def test_machine_is_described_in_words() -> None:
-    described = describe(Runtime(CPU, "fp32", "a processor", 3))
+    described = describe(Runtime(CPU, "bf16", "a processor", 3))
     assert described["torch"] == torch.__version__
     assert described["transformers"] == transformers.__version__
     assert described["python"] == ".".join(map(str, sys.version_info[:3]))
     assert (described["device"], described["processor"], described["threads"]) == ("cpu", "a processor", "3")
+    assert described["training_precision"] == "bf16"
 
 
 def test_a_package_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,6 +220,8 @@ def test_cuts_that_cannot_be_are_refused(changes: dict[str, Any], message: str) 
 
 
 def test_a_teacher_is_trained_at_least_once() -> None:
-    TeacherParams(**FIT, runs=1).check()
+    TeacherParams(**FIT, cloze_epochs=1, runs=1).check()
     with pytest.raises(InputError, match=r"^runs is 0"):
-        TeacherParams(**FIT, runs=0).check()
+        TeacherParams(**FIT, cloze_epochs=1, runs=0).check()
+    with pytest.raises(InputError, match=r"^cloze_epochs is 0"):
+        TeacherParams(**FIT, cloze_epochs=0, runs=1).check()

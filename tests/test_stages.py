@@ -1,5 +1,6 @@
 """Every stage at toy size, one after the other: which files each writes, and what it refuses."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -38,8 +39,8 @@ from stages.core.qa.inference import predict_logits
 from stages.core.report.variants import VARIANTS
 from stages.core.training import finals, fit
 from stages.core.training.fit import History
-from stages.core.training.losses import LabelLoss, LossTerms
-from stages.core.training.settings import StudentParams, TunedParams
+from stages.core.training.losses import LabelLoss, Loss, LossTerms
+from stages.core.training.settings import FitParams, StudentParams, TunedParams
 from stages.core.training.space import Knob
 from stages.core.training.trials import TrialRun
 from stages.prepare import UnlabelledParams
@@ -290,6 +291,38 @@ def test_a_teacher_of_several_trainings_is_their_mean(copied: Pipeline, monkeypa
     assert (metrics["trained"], metrics["averaged"]) == (3, 3)
     losses = pd.read_csv(copied.root / "loss" / "teacher.csv")
     assert losses["step"].tolist() == [2, 4, 6] and losses["loss"].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_teacher_learns_from_cloze_questions_before_all_its_trainings(
+    copied: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied.prepare(cloze_questions=10)
+    cloze, train = (load_split(copied.root / "data", name).windows for name in ("cloze", "train"))
+    plain, told = fit.fit, []
+
+    def listen(
+        model: nn.Module, loss: Loss, data: fit.TrainingSet, params: FitParams, *rest: Any, **named: Any
+    ) -> History:
+        start = copy.deepcopy(list(model.parameters()))
+        rows = plain(model, loss, data, params, *rest, **named)
+        told.append((data.windows.fingerprint(), params.epochs, start, copy.deepcopy(list(model.parameters()))))
+        return rows
+
+    monkeypatch.setattr(fit, "fit", listen)
+    copied.teacher(cloze_epochs=3, epochs=1, runs=2)
+    asked = [(windows, epochs) for windows, epochs, *_ in told]
+    assert asked == [(cloze.fingerprint(), 3), (train.fingerprint(), 1), (train.fingerprint(), 1)]
+    (_, after_cloze), *others = ([start, end] for *_, start, end in told)
+    for start, _ in others:
+        assert all(map(torch.equal, start, others[0][0])) and all(map(torch.equal, start, after_cloze))
+    metrics = copied.json("metrics/teacher.json")
+    assert metrics["trained"] == 2 and set(metrics["dev_after_cloze"]) == set(metrics["dev"])
+    steps = pd.read_csv(copied.root / "loss" / "teacher.csv")["step"]
+    updates = [3 * -(-len(cloze) // 4), *[-(-len(train) // 4)] * 2]
+    assert steps.iloc[-1] == sum(updates) and steps.is_monotonic_increasing
+    alone = weights(copied, "teacher")
+    copied.teacher(cloze_epochs=3, epochs=1, runs=2)
+    assert weights(copied, "teacher") == alone
 
 
 def test_trainings_of_a_teacher_differ_in_their_order_and_dropout(copied: Pipeline) -> None:

@@ -84,12 +84,13 @@ def autocast(device: "torch.device", precision: str) -> AbstractContextManager[o
 
 
 def describe(runtime: Runtime) -> dict[str, str]:
-    """Return the names of what results depend on: device, processor, threads, versions."""
+    """Return the names of what results depend on: device, processor, threads, precision of training, versions."""
     packages = ("torch", "transformers", "tokenizers", "numpy", "onnxruntime", "optuna", "datasets", "dvc")
     return {
         "device": runtime.device.type,
         "processor": runtime.processor,
         "threads": str(runtime.threads),
+        "training_precision": runtime.precision,
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},
     }
