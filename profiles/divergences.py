@@ -26,7 +26,7 @@ import torch
 from stages.core.data.batches import collate
 from stages.core.data.cloze import cloze_questions
 from stages.core.data.examples import Example, Paragraph
-from stages.core.data.prepared import UNLABELLED, Questions, has_unlabelled, load_split
+from stages.core.data.prepared import CLOZE, UNLABELLED, Questions, has_cloze, has_unlabelled, load_split
 from stages.core.errors import InputError, clean_exit
 from stages.core.files import write_text
 from stages.core.params import load_params
@@ -45,7 +45,7 @@ OF_THE_DATA, NEW = "of the data", "new"
 def inputs(data: Path, count: int) -> dict[tuple[str, str], list[Example]]:
     """Return at most `count` inputs of each kind, by kind and whether they are of the data trained on or new.
 
-    Questions come without answers.
+    Questions come without answers. New are those that neither student nor teacher has seen.
     """
     generator = random.Random(SEED)
 
@@ -56,9 +56,11 @@ def inputs(data: Path, count: int) -> dict[tuple[str, str], list[Example]]:
     train, dev = (load_split(data, name).examples for name in ("train", "dev"))
     found = {("labelled questions", OF_THE_DATA): some(train), ("questions of dev", NEW): some(dev)}
     seen: set[tuple[str, str]] = set()
+    if has_cloze(data):
+        seen |= {(each.context, each.question) for each in load_split(data, CLOZE).examples}
     if has_unlabelled(data):
         unlabelled = load_split(data, UNLABELLED).examples
-        seen = {(each.context, each.question) for each in unlabelled}
+        seen |= {(each.context, each.question) for each in unlabelled}
         found["inputs without labels", OF_THE_DATA] = some(unlabelled)
     for name, examples in (("train", train), ("dev", dev)):
         paragraphs = [Paragraph(each.title, each.context) for each in examples]
@@ -67,7 +69,7 @@ def inputs(data: Path, count: int) -> dict[tuple[str, str], list[Example]]:
         except InputError:
             raise InputError(f"--count: {count} cloze questions are more than {name} yields; lower it") from None
         found[f"cloze questions on paragraphs of {name}", NEW] = [
-            each for each in drawn if (each.context, each.question) not in seen
+            replace(each, answers=()) for each in drawn if (each.context, each.question) not in seen
         ]
     return found
 

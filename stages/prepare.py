@@ -2,8 +2,8 @@
 
 Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, their windows, and what it counted.
 Where students have an encoder with another tokenizer, train and dev are cut for that one too. Inputs without labels,
-which a teacher can answer all the same, are drawn where `unlabelled` asks for them, and so are cloze questions with the
-phrase that answers them, which a teacher can learn from before it has seen a label. A record that is not sound stops
+which a teacher can answer all the same, are drawn where `unlabelled` asks for them, and cloze questions with the phrase
+that answers them, which a teacher learns from before it sees a label, where `data` does. A record that is not sound stops
 the stage or is dropped and counted; nothing is repaired. The stage fails if training labels do not decode to the gold
 text, or windows cannot hold the answers: whatever is trained on such data learns something else than it seems.
 """
@@ -24,7 +24,7 @@ from stages.core.training.settings import StudentParams
 class DataParams:
     """The `data` section."""
 
-    seed: int  # of the dev split, the subsets and the inputs without labels
+    seed: int  # of the dev split, the subsets, cloze questions and the inputs without labels
     train: tuple[str, ...]  # sources, see stages/core/data/sources.py
     dev: tuple[str, ...]  # sources; empty: held out from train, whole articles
     test: tuple[str, ...]  # sources
@@ -112,13 +112,14 @@ def run(
         unlabelled.sources, corpus, params.on_bad_record, taken=taken, articles=articles
     )
     of_train = [Paragraph(each.title, each.context) for each in train]
-    cloze = cloze_questions([*of_train, *found], unlabelled.cloze + params.cloze_questions, params.seed)
+    # The teacher's first: how many the students have beside them changes nothing of the teacher.
+    cloze = cloze_questions([*of_train, *found], params.cloze_questions + unlabelled.cloze, params.seed)
     if params.cloze_questions:
-        splits[CLOZE] = cloze[unlabelled.cloze :]
+        splits[CLOZE] = cloze[: params.cloze_questions]
     drawn = {
         "other_offsets": at_other_offsets(splits["train"], unlabelled.other_offsets, params.seed, taken=taken),
         "other_paragraphs": on_other_paragraphs(splits["train"], train, unlabelled.other_paragraphs, params.seed),
-        "cloze": [replace(each, answers=()) for each in cloze[: unlabelled.cloze]],
+        "cloze": [replace(each, answers=()) for each in cloze[params.cloze_questions :]],
         "paragraphs": on_paragraphs(found, [*splits["train"], *asked], unlabelled.paragraphs, params.seed),
     }
     cutters = [load_cutter(model, max_length=windows.max_length, doc_stride=windows.doc_stride) for model in models]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TeacherParams(FitParams):
-    """The `teacher` section: the settings of a training, and how many there are."""
+    """The `teacher` section: the settings of a training, passes over cloze questions, and how many trainings follow."""
 
     cloze_epochs: int  # passes over the cloze questions, where there are any, before all trainings on labels
     runs: int  # trainings from the same start, in other orders; their mean is the teacher, or the best of them
@@ -49,7 +49,7 @@ def run(
     history: Path,
     scratch: Path,
 ) -> None:
-    """Load the encoder, train it unless it is a QA model already, save it, score it on dev.
+    """Load the encoder, train it unless it is a QA model already, on cloze questions first, save it, score it on dev.
 
     Raises InputError where training diverges.
     """

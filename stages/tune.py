@@ -35,7 +35,7 @@ class TuneParams:
     updates: int  # trials are started while fewer are spent
     trial_epochs: int  # passes over its windows in one trial
     trial_windows: int  # training windows in one trial
-    finalists: int  # points, the default apart, that are distilled in full
+    finalists: int  # points, the default apart, that are distilled in full; before so many have ended none is stopped
     average: bool  # whether the weights of the students distilled in full are averaged
     storage: str  # of trials, for several processes: an URL; '' keeps them to this process
     space: dict[str, Knob]  # by key of the `distil` section

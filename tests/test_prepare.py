@@ -399,7 +399,7 @@ def test_bad_parameter_ends_in_one_line_before_torch(data: dict[str, Any], messa
         ("encoder: ''", "encoder: nowhere", "model 'nowhere': no such folder"),
         ("other_offsets: 0", "other_offsets: -1", "params.yaml: unlabelled.other_offsets is -1, wanted 0 or more"),
         ("cloze: 3200", "cloze: -1", "params.yaml: unlabelled.cloze is -1, wanted 0 or more"),
-        ("cloze_questions: 3200", "cloze_questions: -1", "params.yaml: data.cloze_questions is -1, wanted 0 or more"),
+        ("cloze_questions: 0", "cloze_questions: -1", "params.yaml: data.cloze_questions is -1, wanted 0 or more"),
         (
             "paragraphs: 0 #",
             "paragraphs: 4 #",

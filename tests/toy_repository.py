@@ -18,7 +18,7 @@ FIT = {"epochs": 1, "batch_size": 8, "log_steps": 2}
 CHANGES = {
     "runtime": {"precision": "fp32", "threads": 1},
     "encoder": {"model": "toy/encoder", "sha256": ""},
-    "data": {"train_questions": 16, "dev_questions": 6, "test_questions": 8},
+    "data": {"train_questions": 16, "dev_questions": 6, "test_questions": 8, "cloze_questions": 8},
     "unlabelled": {"cloze": 8},
     "teacher": FIT,
     "baseline": FIT,

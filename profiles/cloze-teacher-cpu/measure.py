@@ -9,8 +9,8 @@ from pathlib import Path
 from profiles.measuring import Arm, main
 from stages.core.errors import clean_exit
 
-# Labelled questions -> passes over them alone. Two passes after a pass over cloze questions are as many updates, where
-# these are as many as the passes left out would have shown.
+# Labelled questions -> passes over them alone. Cloze questions take the place of all passes but two, one for each
+# question that these would have shown.
 PASSES = {1000: 6, 3000: 4}
 PASSES_AFTER = 2
 LABELS, CLOZE = "labels_only", "cloze_first"

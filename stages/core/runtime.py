@@ -84,7 +84,7 @@ def autocast(device: "torch.device", precision: str) -> AbstractContextManager[o
 
 
 def describe(runtime: Runtime) -> dict[str, str]:
-    """Return the names of what results depend on: device, processor, threads, precision of training, versions."""
+    """Return the names of what results depend on: device, processor, threads, precision of training here, versions."""
     packages = ("torch", "transformers", "tokenizers", "numpy", "onnxruntime", "optuna", "datasets", "dvc")
     return {
         "device": runtime.device.type,

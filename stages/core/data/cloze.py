@@ -17,7 +17,9 @@ from stages.core.errors import InputError
 
 WORD = re.compile(r"\S+")
 MARKS, OPENING, CLOSING = ".,;:!?", "\"'([“‘", "\"')]”’"
-AROUND_PHRASE = MARKS + OPENING + CLOSING  # none of these stays at the ends of a phrase
+AROUND_PHRASE = MARKS + OPENING + CLOSING + "…–—*„«»"  # none of these stays at the ends of an answer but half a pair
+PAIRS = ("()", "[]", "“”")
+INITIALS = re.compile(r"\b(?:[A-Z]\.)+[A-Z]$")  # "U.S" and the like, whose last point belongs to them
 # A mark, with what closes after it or not, before what may begin a sentence; no initial, no title of a person.
 SENTENCE_END = re.compile(
     rf"(?:(?<=[.!?])|(?<=[.!?][{re.escape(CLOSING)}]))(?<!\b[A-Z]\.)(?<!\b(?:Mr|Ms|Dr|St|vs)\.)(?<!\bMrs\.)"
@@ -74,7 +76,7 @@ def cloze_questions(paragraphs: Iterable[Paragraph], count: int, seed: int) -> l
         drawn[paragraph.context, question] = Example(key, paragraph.title, paragraph.context, question, (phrase,))
     if len(drawn) < count:
         raise InputError(
-            f"params.yaml: unlabelled.cloze and data.cloze_questions are {count} together, wanted at most "
+            f"params.yaml: data.cloze_questions and unlabelled.cloze are {count} together, wanted at most "
             f"{len(drawn)}, which is what {len(pool)} paragraphs yield; lower one, or add to unlabelled.sources"
         )
     return list(drawn.values())
@@ -83,7 +85,7 @@ def cloze_questions(paragraphs: Iterable[Paragraph], count: int, seed: int) -> l
 def draw_question(context: str, generator: random.Random) -> tuple[str, Answer] | None:
     """Draw a phrase of the context and return the question for it and the phrase, None where what is drawn has none.
 
-    Of the phrase quotes and marks around it are left off.
+    Of the phrase quotes and marks around it are left off, but for those that belong to it.
     """
     found_words = [list(WORD.finditer(context, *each)) for each in _sentences(context)]
     sentences = [words for words in found_words if len(words) in SENTENCE_WORDS]
@@ -117,10 +119,19 @@ def _sentences(context: str) -> list[tuple[int, int]]:
 
 
 def _answer(context: str, start: int, stop: int) -> Answer:
-    """Return the words from `start` to `stop` without quotes and marks around them; something else is among them."""
-    text = context[start:stop]
-    bare = text.strip(AROUND_PHRASE)
-    return Answer(bare, start + text.index(bare))
+    """Return the words from `start` to `stop`, letters or digits at either end of them, without what is around them."""
+    bare = context[start:stop].strip(AROUND_PHRASE)
+    first = context.index(bare, start)
+    last = first + len(bare)
+    for opening, closing in PAIRS:
+        missing = bare.count(opening) - bare.count(closing)
+        if missing > 0 and context[last:stop].startswith(closing):
+            last += 1
+        if missing < 0 and context[start:first].endswith(opening):
+            first -= 1
+    if INITIALS.search(bare) and context[last:stop].startswith("."):
+        last += 1
+    return Answer(context[first:last], first)
 
 
 def phrases(words: Sequence[str]) -> list[Phrase]:

@@ -41,7 +41,10 @@ def describe(examples: Sequence[Example], windows: Windows) -> dict[str, float]:
 def verify(split: str, described: dict[str, float]) -> None:
     """Raise InputError where one of the two figures of `describe` is below 99."""
     for key, meaning in (
-        ("labels_decoded_percent", "labels do not decode to their gold text: check answer_start and the tokenizer"),
+        (
+            "labels_decoded_percent",
+            "labels do not decode to their gold text: check answer_start, of cloze the text, and the tokenizer",
+        ),
         ("oracle_f1", "windows do not hold their answers: raise windows.max_length or windows.doc_stride"),
     ):
         if described[key] < LEAST_PERCENT:
