@@ -77,8 +77,8 @@ def run(
     start_model, losses, after_cloze = load_qa_model(source, seed=params.seed), [], {}
     with scratch_folder(scratch, [params, runtime, encoder], [data, source]) as unfinished:
         if runs and has_cloze(data):
-            cloze, passes = TrainingSet(load_split(data, CLOZE).windows), replace(params, epochs=params.cloze_epochs)
-            losses.append(fit(start_model, LabelLoss(), cloze, passes, runtime, scratch=unfinished, name="cloze"))
+            training, passes = TrainingSet(load_split(data, CLOZE).windows), replace(params, epochs=params.cloze_epochs)
+            losses.append(fit(start_model, LabelLoss(), training, passes, runtime, scratch=unfinished, name="cloze"))
             after_cloze = {"dev_after_cloze": quality(judge(start_model))}
         models = [start_model, *(copy.deepcopy(start_model) for _ in range(1, runs))]
         for number in range(runs):

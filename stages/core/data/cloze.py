@@ -18,7 +18,7 @@ from stages.core.errors import InputError
 WORD = re.compile(r"\S+")
 MARKS, OPENING, CLOSING = ".,;:!?", "\"'([“‘", "\"')]”’"
 AROUND_PHRASE = MARKS + OPENING + CLOSING + "…–—*„«»"  # none of these stays at the ends of an answer but half a pair
-PAIRS = ("()", "[]", "“”")
+PAIRS = (("(", ")"), ("[", "]"), ("“", "”"))
 INITIALS = re.compile(r"\b(?:[A-Z]\.)+[A-Z]$")  # "U.S" and the like, whose last point belongs to them
 # A mark, with what closes after it or not, before what may begin a sentence; no initial, no title of a person.
 SENTENCE_END = re.compile(

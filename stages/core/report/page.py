@@ -72,8 +72,8 @@ def write_page(found: Findings, charts: Mapping[str, str], *sections_between: st
         f"{DATA}\n",
         tables.flat_table(found.data),
         "## Environment\n",
-        "Where the models were timed, and what training takes there. It is the last stage but one: what came before may have"
-        " run elsewhere.\n",
+        "Where the models were timed, and what training takes there. It is the last stage but one: what came before may"
+        " have run elsewhere.\n",
         tables.flat_table(found.environment),
     ]
     return "\n".join(sections)
