@@ -658,14 +658,15 @@ def test_without_dev_source_whole_articles_are_held_out(tmp_path: Path) -> None:
 def test_a_ready_qa_checkpoint_is_verified_and_scored_but_not_trained(tmp_path: Path) -> None:
     pipeline = Pipeline(tmp_path, ready=True)
     pipeline.encoder = EncoderParams(pipeline.encoder.model, file_sha256(tmp_path / "encoder" / "model.safetensors"))
-    pipeline.prepare()
+    pipeline.prepare(cloze_questions=5)
     pipeline.teacher()
     encoder, made = (load_file(tmp_path / name / "model.safetensors") for name in ("encoder", "models/teacher"))
     assert all(torch.equal(made[name], weight) for name, weight in encoder.items())
-    assert pipeline.json("metrics/teacher.json")["trained"] == 0
+    metrics = pipeline.json("metrics/teacher.json")
+    assert metrics["trained"] == 0 and "dev_after_cloze" not in metrics
     dev = load_split(tmp_path / "data", "dev")
     scored = quality(score_model(load_checkpoint(tmp_path / "encoder"), dev, DECODE, torch.device("cpu"), 4))
-    assert pipeline.json("metrics/teacher.json")["dev"] == scored
+    assert metrics["dev"] == scored
     assert (tmp_path / "loss" / "teacher.csv").read_text() == "\n"
     pipeline.encoder = EncoderParams(pipeline.encoder.model, "0" * 64)
     assert "correct the spec or the sha256" in refusal(pipeline.teacher)
@@ -699,6 +700,49 @@ def test_an_interrupted_stage_goes_on_and_writes_the_same_bytes(
     files = copied.files()
     assert {path: files[path] for path in WRITTEN["tune"]} == run[1]["tune"]
     assert not any((copied.root / "scratch" / "tune").iterdir())
+
+
+@pytest.mark.parametrize("kept", [1, 3, 6])
+def test_a_teacher_that_is_stopped_in_its_cloze_questions_or_after_goes_on(
+    copied: Pipeline, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    copied.prepare(cloze_questions=10)
+    settings = {"cloze_epochs": 2, "epochs": 1, "runs": 2}
+    copied.teacher(**settings)
+    wanted = [weights(copied, "teacher"), (copied.root / "loss" / "teacher.csv").read_bytes()]
+    metrics = copied.json("metrics/teacher.json")
+    keep, checkpoints = fit._keep, []
+
+    def stop(path: Path, *given: Any) -> None:
+        keep(path, *given)
+        checkpoints.append(path.stem)
+        if len(checkpoints) == kept:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(fit, "_keep", stop)
+        copied.teacher(**settings)
+    # Three updates an epoch, then six: a checkpoint at the end of an epoch and, in a longer one, at the third update.
+    assert checkpoints == ["cloze", "cloze", "teacher 0", "teacher 0", "teacher 1", "teacher 1"][:kept]
+    copied.teacher(**settings)
+    assert [weights(copied, "teacher"), (copied.root / "loss" / "teacher.csv").read_bytes()] == wanted
+    assert copied.json("metrics/teacher.json") == metrics
+
+
+def test_a_teacher_whose_cloze_questions_diverge_is_refused(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied.prepare(cloze_questions=10)
+    train = fit.fit
+
+    def loses(model: Any, *given: Any, name: str, **options: Any) -> History:
+        history = train(model, *given, name=name, **options)
+        if name == "cloze":
+            model.qa_outputs.bias.data.fill_(float("nan"))
+        return history
+
+    monkeypatch.setattr(fit, "fit", loses)
+    shutil.rmtree(copied.root / "models" / "teacher")
+    assert "teacher.learning_rate 0.005: training diverges; lower it" in refusal(copied.teacher)
+    assert not (copied.root / "models" / "teacher").exists()
 
 
 def test_a_stopped_teacher_does_not_go_on_from_another_encoder(tmp_path: Path) -> None:
