@@ -13,21 +13,20 @@ from stages.core.errors import clean_exit
 # question that these would have shown.
 PASSES = {1000: 6, 3000: 4}
 PASSES_AFTER = 2
-LABELS, CLOZE = "labels_only", "cloze_first"
+LABELS, TWICE, CLOZE = "labels_only", "labels_twice", "cloze_first"
 
 
 def arm(size: int, name: str) -> Arm:
-    """The arm of `size` questions that has only labels, or cloze questions first."""
-    alone = name == LABELS
+    """The arm of `size` questions that has only labels, for all passes or as few as the last has, or cloze questions."""
     values = {
         "data.train_questions": size,
-        "data.cloze_questions": 0 if alone else size * (PASSES[size] - PASSES_AFTER),
-        "teacher.epochs": PASSES[size] if alone else PASSES_AFTER,
+        "data.cloze_questions": size * (PASSES[size] - PASSES_AFTER) if name == CLOZE else 0,
+        "teacher.epochs": PASSES[size] if name == LABELS else PASSES_AFTER,
     }
     return Arm(size, name, values, variant="teacher")
 
 
-ARMS = [arm(size, name) for size in PASSES for name in (LABELS, CLOZE)]
+ARMS = [arm(size, name) for size in PASSES for name in (LABELS, TWICE, CLOZE)]
 
 if __name__ == "__main__":
     with clean_exit():
