@@ -17,7 +17,7 @@ LABELS, TWICE, CLOZE = "labels_only", "labels_twice", "cloze_first"
 
 
 def arm(size: int, name: str) -> Arm:
-    """The arm of `size` questions: labels only, for all passes or as few as the last arm has, or cloze questions first."""
+    """The arm of `size` questions: labels only, all passes or as few as the last arm has, or cloze questions first."""
     values = {
         "data.train_questions": size,
         "data.cloze_questions": size * (PASSES[size] - PASSES_AFTER) if name == CLOZE else 0,
