@@ -129,6 +129,7 @@ def prepare(folder: Path, hub: HubStandIn, encoder: Path, train: str, test: str)
             "train_questions": 0,
             "dev_questions": 0,
             "test_questions": 0,
+            "cloze_questions": 0,
             "on_bad_record": "error",
         },
         "windows": {"max_length": 64, "doc_stride": 16},

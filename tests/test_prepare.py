@@ -267,10 +267,15 @@ def test_cloze_questions_for_the_teacher_are_others_than_those_without_labels(
     folder, before = corpus.parent / "prepared", corpus.parent / "plain"
     files = {path.name for path in before.iterdir()}
     assert {path.name for path in folder.iterdir()} == files | {"cloze.json", "cloze.safetensors"}
-    for name in files:
+    for name in OUTPUTS:
         assert (folder / name).read_bytes() == (before / name).read_bytes(), name
+    prepare(corpus, encoder, "alone", cloze_questions=50)
+    for name in ("cloze.json", "cloze.safetensors"):
+        alone = (corpus.parent / "alone" / name).read_bytes()
+        assert (folder / name).read_bytes() == alone, "the teacher's depend on what students have"
     found, unlabelled = load_split(folder, "cloze"), load_split(folder, "unlabelled")
-    assert {key: metrics[key] for key in plain} == plain
+    assert all(metrics[name] == plain[name] for name in ("train", "dev", "test"))
+    assert metrics["unlabelled"]["cloze"] == len(unlabelled.examples) == 30
     assert metrics["cloze"]["questions"] == len(found.examples) == 50
     assert metrics["cloze"]["labels_decoded_percent"] == 100
     assert (found.windows.start_positions > 0).any() and (found.windows.start_positions >= 0).all()
@@ -278,6 +283,8 @@ def test_cloze_questions_for_the_teacher_are_others_than_those_without_labels(
     assert {each.context for each in found.examples} <= free
     pairs = [{(each.context, each.question) for each in part.examples} for part in (found, unlabelled)]
     assert len(pairs[0]) == 50 and not pairs[0] & pairs[1]
+    prepare(corpus, encoder, unlabelled=asked, student=student)
+    assert {path.name for path in folder.iterdir()} == files, "an earlier run's stay"
 
 
 def test_missing_split_is_named(tmp_path: Path) -> None:
