@@ -267,8 +267,8 @@ def test_none_asked_for_none_drawn() -> None:
 @pytest.mark.parametrize("contexts", [(), ("Too short.",), ("one two three four five six",)])
 def test_more_than_paragraphs_yield_is_refused_and_what_they_yield_is_not(contexts: tuple[str, ...]) -> None:
     paragraphs = [Paragraph("A", context) for context in contexts]
-    told_first = r"^params.yaml: data.cloze_questions and unlabelled.cloze are 90000 together, wanted at most \d+, which"
-    with pytest.raises(InputError, match=told_first) as told:
+    start = r"^params.yaml: data.cloze_questions and unlabelled.cloze are 90000 together, wanted at most \d+, which"
+    with pytest.raises(InputError, match=start) as told:
         cloze_questions(paragraphs, 90000, seed=1)
     most = int(str(told.value).split("at most ")[1].split(",")[0])
     assert len(cloze_questions(paragraphs, most, seed=1)) == most
