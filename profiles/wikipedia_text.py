@@ -1,12 +1,14 @@
-"""Paragraphs of a Wikipedia dump as text files, one an article: inputs for `unlabelled.sources`.
+"""Paragraphs of Wikipedia as text files, one an article: inputs for `unlabelled.sources`.
 
-Reads MediaWiki's XML with the texts of pages (pages-articles), packed by bzip2 or not; needs mwparserfromhell, which is
-among the packages of the tests. What stands in templates, tables, references and captions is left out, with what has
-no sentence's beginning and end.
+Reads MediaWiki's XML with the texts of pages (pages-articles), packed by bzip2 or not, or a JSON object of plain texts
+by title, each an object with its `extract`, as MediaWiki's API gives the introductions of articles (TextExtracts). Of a
+dump, what stands in templates, tables, references and captions is left out; of both, what has no sentence's beginning
+and end. Needs mwparserfromhell, which is among the packages of the tests.
 """
 
 import argparse
 import bz2
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ LAST_SECTIONS = "See also|References|Notes|Citations|Footnotes|Sources|Bibliogra
 # Links that show no text of the sentence: pictures with their captions, categories, the same page in other languages.
 NOT_TEXT = re.compile(r"\s*(?:(?i:File|Image|Media|Category)\s*:|[a-z]{2,3}(?:-[a-z]+)*:[^|]*$)")
 NAME_BYTES = 200  # of a file's name; titles have up to 255, and file systems want room for the ending
+DUMP, EXTRACTS = "a pages-articles file", "a file of extracts by title"  # what to name instead of what is none
 REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
 SENTENCES = re.compile(r"[\"'(A-Z0-9][^|{}\[\]]*[.!?][\"')]*")
 
@@ -47,7 +50,7 @@ def articles(dump: Path) -> Iterator[tuple[str, str]]:
                 f"{dump}: not a MediaWiki dump, or not whole ({error}); name a pages-articles file"
             ) from None
     if not found:
-        raise InputError(f"{dump}: holds no page; name a pages-articles file")
+        raise InputError(f"{dump}: holds no page; name {DUMP}")
 
 
 def paragraphs(wikitext: str) -> list[str]:
@@ -62,22 +65,48 @@ def paragraphs(wikitext: str) -> list[str]:
     for node in left_out:
         if code.contains(node):  # else it went with one around it
             code.remove(node)
-    lines = (" ".join(line.split()) for line in code.strip_code(normalize=True, collapse=True).splitlines())
+    return running_text(code.strip_code(normalize=True, collapse=True))
+
+
+def running_text(text: str) -> list[str]:
+    """Return the lines of a plain text that are sentences of a paragraph's length, without extra white space."""
+    lines = (" ".join(line.split()) for line in text.splitlines())
     return [line for line in lines if len(line.split()) in WORDS and SENTENCES.fullmatch(line)]
+
+
+def extracts(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield title and plain text of each article, in the file's order; raises InputError for what has no such texts."""
+    try:
+        pages = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not JSON ({error}); name {EXTRACTS}") from None
+    if not isinstance(pages, dict) or not pages:
+        raise InputError(f"{file}: no object of articles by title; name {EXTRACTS}")
+    for title, page in pages.items():
+        if not isinstance(page, dict) or not isinstance(page.get("extract"), str):
+            raise InputError(f"{file}: {title!r} has no text as its extract; name {EXTRACTS}")
+        yield title, page["extract"]
 
 
 def main() -> None:
     """Write a text file per article that has such a paragraph, named by its title, and say how many there are."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dump", type=Path, required=True, help="pages-articles XML, or XML.bz2")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dump", type=Path, help="pages-articles XML, or XML.bz2")
+    source.add_argument("--extracts", type=Path, help="JSON of plain texts by title")
     parser.add_argument("--out", type=Path, required=True, help="folder of the text files, made anew")
     options = parser.parse_args()
-    if not options.dump.is_file():
-        raise InputError(f"{options.dump}: no such file; name a pages-articles file")
+    file, wanted = (options.dump, DUMP) if options.dump else (options.extracts, EXTRACTS)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; name {wanted}")
+    if options.dump:
+        texts = ((title, paragraphs(wikitext)) for title, wikitext in articles(file))
+    else:
+        texts = ((title, running_text(text)) for title, text in extracts(file))
     written = count = 0
     with whole_folder(options.out) as folder:
-        for title, wikitext in articles(options.dump):
-            if found := paragraphs(wikitext):
+        for title, found in texts:
+            if found:
                 name = title.replace("/", " ").encode()[:NAME_BYTES].decode(errors="ignore")
                 with (folder / f"{name}.txt").open("a", encoding="utf-8") as file:  # two titles may have one name
                     file.write("\n\n".join(found) + "\n\n")

@@ -1,6 +1,7 @@
 """Running text out of a Wikipedia dump: which paragraphs are kept, and what of their markup is left."""
 
 import bz2
+import json
 import sys
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -83,8 +84,8 @@ def test_only_running_text_of_a_paragraph_s_length_is_kept() -> None:
     ]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path) -> None:
-    monkeypatch.setattr(sys, "argv", ["wikipedia_text.py", "--dump", str(source), "--out", str(out)])
+def run(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, kind: str = "dump") -> None:
+    monkeypatch.setattr(sys, "argv", ["wikipedia_text.py", f"--{kind}", str(source), "--out", str(out)])
     main()
 
 
@@ -121,3 +122,45 @@ def test_what_is_no_dump_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch
         assert "\n" not in str(caught.value)
         assert "name a pages-articles file" in str(caught.value)
         assert not list(tmp_path.glob("*out*"))
+
+
+def test_extracts_are_plain_texts_by_title(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "extracts.json", tmp_path / "text"
+    texts = {"AC/DC": f'{KEPT}\nToo short.\n"Kings  {LONG}."', "Gap": f"In {{x}} {LONG}.", "Äon": KEPT}
+    pages = {title: {"title": title, "extract": text} for title, text in texts.items()}
+    source.write_text(json.dumps(pages, ensure_ascii=False), "utf-8")
+    run(monkeypatch, source, out, "extracts")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "AC DC.txt": f'{KEPT}\n\n"Kings {LONG}."\n\n',
+        "Äon.txt": f"{KEPT}\n\n",
+    }
+    assert capsys.readouterr().err == f"{out}: 3 paragraphs of 2 articles\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no such file"),
+        (b"{", "not JSON"),
+        (b"\xff{}", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "no object"),
+        (b"{}", "no object"),
+        (b'{"Kings": "text"}', "'Kings' has no text"),
+        (b'{"Kings": {"extract": null}}', "'Kings' has no text"),
+    ],
+)
+def test_what_is_no_file_of_extracts_is_named_and_leaves_nothing(
+    content: bytes | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "extracts.json"
+    if content is not None:
+        source.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        run(monkeypatch, source, tmp_path / "out", "extracts")
+    assert str(caught.value).startswith(f"{source}: {says}")
+    assert str(caught.value).endswith("name a file of extracts by title")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*out*"))
