@@ -69,26 +69,30 @@ class Arm:
                 "delete the folder, and the arm runs again"
             )
         then = json.loads((folder / "params.json").read_text(encoding="utf-8"))
-        difference = _first_difference(then, self.params())
+        difference = _first_difference(then, self.told())
         if difference:
             raise InputError(
-                f"{folder}: {difference}; delete the folder, and the arm runs again, or restore params.yaml"
+                f"{folder}: {difference}; delete the folder, and the arm runs again, or restore what it ran with"
             )
         return True
 
     def run(self, runs: Path) -> None:
         """Run the pipeline up to the test score of the variant, and keep what the table needs of it."""
         shutil.rmtree(self.folder(runs), ignore_errors=True)
-        params = self.params()
+        told = self.told()
         command = ["dvc", "exp", "run", *self.overrides, f"evaluate@{self.variant}"]
         if subprocess.run(command).returncode:
             raise InputError(f"{self.size}-{self.name}: `{' '.join(command)}` has failed; what it printed says why")
         history = pd.read_csv(f"plots/loss/{self.variant}.csv")
-        write_json(self.folder(runs) / "params.json", params)
+        write_json(self.folder(runs) / "params.json", told)
         write_text(self.folder(runs) / "updates.json", json.dumps(int(history["step"].max())))
         # Last, for it says that the run is complete.
         predictions = Path(f"predictions/{self.variant}.json").read_text(encoding="utf-8")
         write_text(self.folder(runs) / "predictions.json", predictions)
+
+    def told(self) -> Sections:
+        """Return what is kept of how the run comes about: its parameters, and which model is scored."""
+        return {**self.params(), "arm": {"variant": self.variant}}
 
 
 def table(arms: Sequence[Arm], runs: Path, column: str) -> pd.DataFrame:

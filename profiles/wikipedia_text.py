@@ -46,9 +46,7 @@ def articles(dump: Path) -> Iterator[tuple[str, str]]:
                 if namespace == "0" and not REDIRECT.match(text):
                     yield title, text
         except (ElementTree.ParseError, OSError, EOFError) as error:
-            raise InputError(
-                f"{dump}: not a MediaWiki dump, or not whole ({error}); name a pages-articles file"
-            ) from None
+            raise InputError(f"{dump}: not a MediaWiki dump, or not whole ({error}); name {DUMP}") from None
     if not found:
         raise InputError(f"{dump}: holds no page; name {DUMP}")
 

@@ -1,7 +1,7 @@
 """DVC on the toy repository, for real: the README's commands, what reruns, what is refused, what a review reads.
 
-One file, so that one process runs the pipeline once for all of it. `make repro` starts its stages as a user's does;
-after it they are forks of a process that has imported what takes longest (see `toy_python`).
+One file, so that one process runs the pipeline once for all of it. Stages are forks of a process that has imported what
+takes longest (see `toy_python`): `make repro` takes a quarter of the time so.
 """
 
 import json
@@ -37,12 +37,13 @@ def said(toy_repository: Repository) -> Iterator[dict[str, Ran]]:
     """What every command of the README printed, in its order; each has ended well."""
     found = {}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder, "python"), Path(folder, "log")):
+        toy_repository.shell("rm .venv")
+        install(toy_repository.folder / ".venv", Path(folder, "python"))
         for command in COMMANDS:
             if command not in SETTING_UP:
                 found[command] = toy_repository.shell(command)
                 if command == "make repro":  # a clone of the project has these files from the start
-                    toy_repository.shell("git add -A && git commit -qm run && rm .venv")
-                    install(toy_repository.folder / ".venv", Path(folder, "python"))
+                    toy_repository.shell("git add -A && git commit -qm run")
         # An entry on its way from one list to the other is shown in neither: what counts are those that have ended.
         queued = command_with("--queue").count(",") + 1
         toy_repository.shell(f"until [ $(dvc queue status | grep -cE 'Success|Failed') = {queued} ]; do sleep 1; done")

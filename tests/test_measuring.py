@@ -145,7 +145,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def finish(arm: Arm, runs: Path, wrong: Sequence[str] = (), updates: int = 1) -> None:
     """Leave what a run leaves that answers all but the `wrong` questions."""
-    write_json(arm.folder(runs) / "params.json", arm.params())
+    write_json(arm.folder(runs) / "params.json", arm.told())
     (arm.folder(runs) / "updates.json").write_text(json.dumps(updates), encoding="utf-8")
     predictions = {word: "here" if word in wrong else word for word in WORDS}
     write_json(arm.folder(runs) / "predictions.json", predictions)
@@ -215,7 +215,7 @@ def test_a_measurement_goes_on_where_it_stopped_and_is_recorded_at_its_end(
     monkeypatch.setattr(subprocess, "run", dvc)
     with pytest.raises(KeyboardInterrupt):
         measure(monkeypatch, runs, arms=arms)
-    assert all(arm.is_done(runs) for arm in ARMS[:2]) and not any(arm.is_done(runs) for arm in ARMS[2:])
+    assert all(arm.is_done(runs) for arm in arms[:2]) and not any(arm.is_done(runs) for arm in arms[2:])
     measure(monkeypatch, runs, "--pairs", "pairs.csv", arms=arms)
     assert growing == [0, 1, 2, 2, 3, 4, 5]
     assert list(pd.read_csv("out.csv")["updates"]) == [426] * 6
@@ -283,6 +283,12 @@ def test_a_run_of_which_the_parameters_are_not_known_is_refused(runs: Path, monk
     finish(ARMS[1], runs)
     (ARMS[1].folder(runs) / "params.json").unlink()
     with pytest.raises(InputError, match=r"1000-other_offsets: has predictions.json but no params.json, .*delete"):
+        measure(monkeypatch, runs)
+
+
+def test_a_run_that_scored_another_model_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(replace(ARMS[0], variant="teacher"), runs)
+    with pytest.raises(InputError, match=r"1000-labels_only: arm.variant was 'teacher' when it ran and is 'distilled'"):
         measure(monkeypatch, runs)
 
 
