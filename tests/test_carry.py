@@ -234,6 +234,12 @@ def sure_of_words(examples: list[Example], windows: Windows, seed: int) -> FlatL
 
 
 @pytest.mark.parametrize(("its", "mine"), PAIRS)
+def test_the_pairs_cut_words_at_other_places(its: str, mine: str, tmp_path: Path) -> None:
+    teacher, student = (cut([paragraph(60)], tmp_path, family, max_length=250) for family in (its, mine))
+    assert spans_of(teacher, 0) != spans_of(student, 0)
+
+
+@pytest.mark.parametrize(("its", "mine"), PAIRS)
 def test_decoded_answers_are_the_teachers_where_token_edges_agree(its: str, mine: str, tmp_path: Path) -> None:
     plain = [paragraph(count, seed) for count, seed in ((12, 1), (40, 2), (25, 3))]
     examples = [*plain, asked("place", PLACES[3])]

@@ -11,8 +11,8 @@ from stages.core.errors import InputError
 from stages.core.models.answering import open_model
 from stages.core.models.onnx import save_onnx
 from stages.core.models.session import OnnxModel
-from tests.toy_graphs import largest_difference, to_int8, write_forms
-from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_inputs, toy_tokenizer
+from tests.toy_graphs import inputs_of, largest_difference, to_int8, write_forms
+from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_inputs, toy_pruned_model, toy_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_graph_answers_as_torch_at_any_size(family: str, folders: dict[str, Path]) -> None:
     reference = open_model(folders[family] / "torch")
     assert largest_difference(reference, open_model(folders[family] / "onnx"), family) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_graphs_of_layers_with_unlike_heads_and_neurons_answer_as_torch(family: str, tmp_path: Path) -> None:
+    folder = write_forms(tmp_path, family, toy_pruned_model)
+    reference = open_model(folder / "torch")
+    assert largest_difference(reference, open_model(folder / "onnx"), family) < 1e-5
+    spread = float(reference(**inputs_of(family, (30,))).start_logits.detach().std())
+    assert 0 < largest_difference(reference, open_model(folder / "int8"), family) < 0.3 * spread
 
 
 def test_exporting_repeats_to_the_byte_prints_nothing_and_leaves_all_as_it_was(

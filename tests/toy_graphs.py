@@ -1,5 +1,6 @@
 """What tests of graphs need: inputs of any size, how far two models are apart, a graph in eight bits."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -60,9 +61,9 @@ def to_int8(family: str, source: Path, folder: Path, *, smoothing: float = 0.8, 
     save_onnx_int8(source, folder, batches_of(family), smoothing=smoothing, signed_weights=signed_weights)
 
 
-def write_forms(root: Path, family: str) -> Path:
-    """Write a model with sublayers pruned and removed below `root`: in torch, as float32 graph, as int8 graph."""
-    model, tokenizer = toy_emptied_model(family, 1), toy_tokenizer(root / "tokenizer", family)
+def write_forms(root: Path, family: str, make: Callable[[str, int], PreTrainedModel] = toy_emptied_model) -> Path:
+    """Write a pruned model, by default one that lacks whole sublayers, below `root`: in torch, as float32 and int8."""
+    model, tokenizer = make(family, 1), toy_tokenizer(root / "tokenizer", family)
     save_checkpoint(model, tokenizer, root / "torch")
     save_onnx(model, tokenizer, root / "onnx")
     to_int8(family, root / "onnx", root / "int8")

@@ -115,7 +115,10 @@ def _word_pieces(family: str) -> PreTrainedTokenizerFast:
         "mpnet": (MPNET_SPECIAL, MPNetTokenizer),
     }
     special, kind = kinds.get(family, (BERT_SPECIAL, BertTokenizer))
-    pieces = [*special, *".,?!'-", *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS]
+    words = (
+        [w for n, w in enumerate(WORDS) if n % 10] if family == "mpnet" else WORDS
+    )  # so that it cuts text otherwise than BERT's
+    pieces = [*special, *".,?!'-", *LETTERS, *(f"##{letter}" for letter in LETTERS), *words]
     return kind(
         vocab={piece: number for number, piece in enumerate(dict.fromkeys(pieces))}, model_max_length=POSITIONS - 2
     )
