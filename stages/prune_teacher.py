@@ -2,7 +2,8 @@
 
 Reads the teacher, prepared data, the teacher's cache and the finetuned student, whose MACs are the budget; writes the
 pruned and recovered teacher, which reads its own tokens. Procedure and settings are those of `prune` and `finetune`,
-so that the two arms differ in nothing but where they start: in a few whole layers, or in all of them.
+so that the two arms differ in where they start alone: in a few whole layers, or in all of them. Temperature and alpha
+are those found best for the student.
 """
 
 import argparse

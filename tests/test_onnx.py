@@ -2,8 +2,10 @@
 
 import copy
 import logging
+import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
@@ -84,3 +86,20 @@ def test_a_graph_runs_on_as_many_threads_as_torch(folders: dict[str, Path]) -> N
             assert session.get_session_options().intra_op_num_threads == threads
     finally:
         torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("name", "other"), [("attention_mask", "position_ids"), ("end_logits", "end")])
+def test_a_graph_with_other_inputs_or_outputs_is_one_line(
+    name: str, other: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["bert"] / "onnx", tmp_path / "onnx")
+    proto = onnx.load(tmp_path / "onnx/model.onnx")
+    for each in (*proto.graph.input, *proto.graph.output):
+        each.name = other if each.name == name else each.name
+    for node in proto.graph.node:
+        for places in (node.input, node.output):
+            places[:] = [other if each == name else each for each in places]
+    onnx.save(proto, tmp_path / "onnx/model.onnx")
+    with pytest.raises(InputError, match=f"model.onnx: reads .*{other}.*wanted input_ids") as error:
+        open_model(tmp_path / "onnx")
+    assert len(str(error.value).splitlines()) == 1

@@ -12,7 +12,8 @@ from stages.core.models.answering import open_model
 from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.families import layers
 from stages.core.models.onnx import save_onnx, write_graph
-from stages.core.models.quantisation import calibration_batches, largest_activations, smooth
+from stages.core.models.quantisation import FLOOR, calibration_batches, largest_activations, smooth
+from stages.core.models.shapes import shrink
 from tests.toy_graphs import batches_of, inputs_of, largest_difference, to_int8, write_forms
 from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_questions
@@ -123,3 +124,25 @@ def test_windows_to_measure_on_are_as_many_as_asked_and_drawn_by_the_seed(tmp_pa
     rows = [sorted(tuple(row) for batch in each for row in batch.input_ids.tolist()) for each in drawn]
     assert [len(each) for each in rows] == [5, 5, 5]
     assert rows[0] == rows[1] != rows[2]
+
+
+def test_a_channel_that_calibration_has_hardly_seen_counts_as_a_share_of_the_others(folders: dict[str, Path]) -> None:
+    proto = onnx.load(folders["bert"] / "onnx" / "model.onnx")
+    largest = largest_activations(proto, batches_of("bert"))
+    name, channels = next((name, channels) for name, channels in largest.items() if "intermediate" not in name)
+    channels[3] = 1e-4 * np.median(channels)
+    smooth(proto, {name: channels}, 1.0)
+    (by,) = [numpy_helper.to_array(each) for each in proto.graph.initializer if each.name == f"{name}_smoothed_by"]
+    assert by[3] / np.median(by) == pytest.approx(1 / FLOOR, rel=0.05)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_model_that_lost_every_sublayer_is_written_too(family: str, tmp_path: Path) -> None:
+    model, tokenizer = toy_qa_model(family, 1), toy_tokenizer(tmp_path / "tokenizer", family)
+    shrink(model, [[], [], []], [[], [], []])
+    save_checkpoint(model, tokenizer, tmp_path / "torch")
+    save_onnx(model, tokenizer, tmp_path / "onnx")
+    to_int8(family, tmp_path / "onnx", tmp_path / "int8")
+    reference = open_model(tmp_path / "torch")
+    spread = float(reference(**inputs_of(family, (30,))).start_logits.detach().std())
+    assert largest_difference(reference, open_model(tmp_path / "int8"), family) < 0.3 * spread

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from stages import report
-from stages.core.data.examples import Answer, Example, write_squad
+from stages.core.data.examples import Answer, Example, read_squad, write_squad
 from stages.core.errors import InputError
 from stages.core.qa.scoring import score
 from stages.core.qa.significance import paired_difference
@@ -118,6 +118,17 @@ def test_the_page_tells_all(tmp_path: Path, inputs: ReportInputs) -> None:
     assert "| test.questions | 36 |" in page
     assert "| processor | one of ours |" in page
     assert page.count("| Which ") == 4
+
+
+def test_the_page_tells_of_few_paragraphs_and_of_inputs_without_labels(tmp_path: Path, inputs: ReportInputs) -> None:
+    few = run_into(tmp_path / "few", PARAMS, inputs)["metrics/report.md"].decode()
+    examples = [replace(each, context=f"{each.context} {n}") for n, each in enumerate(read_squad(inputs.questions))]
+    write_squad(inputs.questions, examples)
+    write(inputs.data, {"test": {"questions": len(examples)}, "unlabelled": {"cloze": 30}})
+    page = run_into(tmp_path / "more", PARAMS, inputs)["metrics/report.md"].decode()
+    assert "36 test questions about 36 paragraphs" in page
+    assert ("So few paragraphs" in few, "So few paragraphs" in page) == (True, False)
+    assert ("inputs without labels" in few, "inputs without labels" in page) == (False, True)
 
 
 def test_the_page_tells_of_recovery_where_there_was_one(tmp_path: Path, inputs: ReportInputs) -> None:

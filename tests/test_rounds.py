@@ -1,11 +1,15 @@
 """The order of the rounds: score what is there, remove a share, repair, recover, but for the last."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import PreTrainedModel
 
+from stages.core.errors import InputError
+from stages.core.models.families import layers
 from stages.core.pruning.budget import Scores, cost_of
-from stages.core.pruning.costs import mac_costs
+from stages.core.pruning.costs import Costs, mac_costs
 from stages.core.pruning.importance import magnitude_scores
 from stages.core.pruning.rounds import prune_in_rounds
 from tests.toy_models import toy_qa_model
@@ -59,3 +63,34 @@ def test_the_model_stays_as_it_was() -> None:
     costs = mac_costs(model, 20)
     prune_in_rounds(model, costs, magnitude_scores, kept=0.5, rounds=2, minimum_neurons=8, repair=spoil, recover=spoil)
     assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_what_no_round_can_reach_is_refused_before_anything_is_scored() -> None:
+    model = toy_qa_model("bert", 1)
+    costs = replace(mac_costs(model, 20), fixed=1e6)
+
+    def never(*_: object) -> Scores:
+        pytest.fail("something was done")
+
+    with pytest.raises(InputError, match="what no pruning removes costs 1e"):
+        prune_in_rounds(model, costs, never, kept=0.001, rounds=3, minimum_neurons=8, repair=never, recover=never)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_budget_of_all_removes_nothing_whatever_the_times_add_up_to(seed: int) -> None:
+    model = toy_qa_model("bert", 1)
+    generator = torch.Generator().manual_seed(seed)
+    times = [torch.rand(units + 1, generator=generator, dtype=torch.float64).cumsum(0) for units in (4, 64)]
+    for table in times:
+        table[0] = 0.0
+    pruned = prune_in_rounds(
+        model,
+        Costs(*times, fixed=0.0),
+        magnitude_scores,
+        kept=1.0,
+        rounds=1,
+        minimum_neurons=8,
+        repair=lambda *_: None,
+        recover=lambda *_: None,
+    )
+    assert [(part.heads, part.neurons) for part in layers(pruned)] == [(4, 64)] * 3

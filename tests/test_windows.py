@@ -253,6 +253,8 @@ def test_question_that_leaves_no_room_is_named(tokenizer: PreTrainedTokenizerFas
     question = "king " * 40
     with pytest.raises(InputError, match=r"^id 'q': a question of \d+ tokens leaves .* windows.max_length 32"):
         cut([example("the king", "king", question=question)], tokenizer, MAX_LENGTH)
+    with pytest.raises(InputError, match=r"^id 'q\\nr': a question"):
+        cut([replace(example("the king", "king", question=question), id="q\nr")], tokenizer, MAX_LENGTH)
 
 
 def test_question_may_leave_one_token_more_than_the_stride(bert: PreTrainedTokenizerFast) -> None:

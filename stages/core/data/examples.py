@@ -162,7 +162,7 @@ def find_fault(record: Record, seen: set[str]) -> Fault | None:
     if not example.question.strip():
         return Fault("empty_question", place, "the question has no text")
     if example.id in seen:
-        return Fault("duplicate_id", place, f"id '{example.id}' was used before")
+        return Fault("duplicate_id", place, f"id {example.id!r} was used before")
     if not example.answers:
         return Fault("no_answer", place, "no gold answer")
     for answer in example.answers:

@@ -200,13 +200,13 @@ def _encode(
 def _rows(encoded: Any, number: int, example: Example, max_length: int, doc_stride: int) -> Iterator[dict[str, Any]]:
     sides = encoded.sequence_ids(number)
     if 1 not in sides:
-        raise InputError(f"id '{example.id}': the tokenizer finds nothing to read in the paragraph; drop the record")
+        raise InputError(f"id {example.id!r}: the tokenizer finds nothing to read in the paragraph; drop the record")
     start = sides.index(1)
     stop = len(sides) - sides[::-1].index(1)
     room = max_length - (len(sides) - (stop - start))
     if room <= doc_stride:
         raise InputError(
-            f"id '{example.id}': a question of {sides.count(0)} tokens leaves the paragraph too little of"
+            f"id {example.id!r}: a question of {sides.count(0)} tokens leaves the paragraph too little of"
             f" windows.max_length {max_length}; shorten it or raise max_length"
         )
     ids, types = encoded["input_ids"][number], encoded["token_type_ids"][number]

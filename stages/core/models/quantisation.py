@@ -24,6 +24,7 @@ from stages.core.models.session import GRAPH
 
 EMBEDDINGS = "word_embeddings.weight"
 TINY = 1e-5  # a channel or row whose largest value is below counts as this large
+FLOOR = 0.05  # likewise, as a share of the median of the channels, or rows
 
 Floats = NDArray[np.float32]
 
@@ -74,6 +75,8 @@ def largest_activations(proto: Any, batches: Sequence[Batch]) -> dict[str, Float
     watched = onnx.ModelProto()
     watched.CopyFrom(proto)
     names = list(dict.fromkeys(node.input[0] for node, _ in _matrices(proto)))
+    if not names:  # pruned to nothing but embeddings and head; of no names ONNX Runtime would return all
+        return {}
     watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
     wanted = [each.name for each in session.get_inputs()]
@@ -91,7 +94,8 @@ def smooth(proto: Any, largest: Mapping[str, Floats], strength: float) -> None:
     """Divide channels of the activations that enter matrices and multiply the matrices' rows, in place.
 
     A channel's factor is largest activation ** strength / largest weight ** (1 - strength), over all matrices that the
-    activations enter, up to a common factor.
+    activations enter, up to a common factor. Where either is less than FLOOR of its median it counts as that much: what
+    calibration has hardly seen would be divided by next to nothing, and, once it is there, take all of the eight bits.
     """
     from onnx import helper, numpy_helper
 
@@ -100,7 +104,7 @@ def smooth(proto: Any, largest: Mapping[str, Floats], strength: float) -> None:
         entered = [(node, table) for node, table in _matrices(proto) if node.input[0] == name]
         matrices = [numpy_helper.to_array(table) for _, table in entered]  # (C, outputs) each
         rows = np.maximum.reduce([np.abs(matrix).max(axis=1) for matrix in matrices])
-        exponents = strength * np.log(np.maximum(channels, TINY)) - (1 - strength) * np.log(np.maximum(rows, TINY))
+        exponents = strength * _logs(channels) - (1 - strength) * _logs(rows)
         factors = np.exp(exponents - exponents.mean()).astype(np.float32)
         smoothed = f"{name}_smoothed"
         graph.initializer.append(numpy_helper.from_array(1 / factors, f"{smoothed}_by"))
@@ -109,6 +113,11 @@ def smooth(proto: Any, largest: Mapping[str, Floats], strength: float) -> None:
         for (node, table), matrix in zip(entered, matrices, strict=True):
             node.input[0] = smoothed
             table.CopyFrom(numpy_helper.from_array(matrix * factors[:, None], table.name))
+
+
+def _logs(sizes: Floats) -> Floats:
+    logs: Floats = np.log(np.maximum(sizes, max(FLOOR * float(np.median(sizes)), TINY)))
+    return logs
 
 
 def _matrices(proto: Any) -> Iterator[tuple[Any, Any]]:

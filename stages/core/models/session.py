@@ -47,6 +47,12 @@ class OnnxModel(nn.Module):
             reason = " ".join(str(error).split())
             raise InputError(f"{folder / GRAPH}: ONNX Runtime does not load it ({reason})") from error
         self.wanted = [each.name for each in self.session.get_inputs()]
+        given = {each.name for each in self.session.get_outputs()}
+        if not set(OUTPUTS) <= given or not set(self.wanted) <= set(INPUTS):
+            raise InputError(
+                f"{folder / GRAPH}: reads {', '.join(sorted(self.wanted))} and gives {', '.join(sorted(given))};"
+                f" wanted {', '.join(INPUTS)} and {', '.join(OUTPUTS)}, as `export` writes them"
+            )
 
     def forward(self, **inputs: Tensor) -> QuestionAnsweringModelOutput:
         """Start and end logits (B, L) float32 of `input_ids`, `attention_mask` and, optional, `token_type_ids` (B, L).

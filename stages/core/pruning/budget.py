@@ -23,6 +23,7 @@ from stages.core.pruning.costs import Costs
 # Matrix kernels work in blocks: a layer of 1001 neurons is no faster than one of 1008.
 NEURON_BLOCK = 8
 RESOLUTION = 20_000
+ROUNDING = 1e-9  # by which times, added up in another order, may come out above what they are
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -50,12 +51,9 @@ def choose_masks(
     `minimum_neurons`, or none; an attention sublayer any number of heads, or none. Where choices keep the same score,
     more units of the last sublayers stay. Raises InputError if not even the empty model fits the budget.
     """
-    if costs.fixed > budget:
-        raise InputError(
-            f"what no pruning removes costs {costs.fixed:g} and the budget is {budget:g}; raise the share that is kept"
-        )
+    check_budget(costs, budget)
     there = scores.heads > -torch.inf, scores.neurons > -torch.inf
-    if _cost_of_masks(costs, *there) <= budget:
+    if _cost_of_masks(costs, *there) <= budget * (1 + ROUNDING):
         return there
     choices = [
         choice
@@ -70,6 +68,14 @@ def choose_masks(
     for choice, place in zip(choices, places, strict=True):
         masks[choice.kind][choice.row, choice.order[: choice.counts[place]]] = True
     return masks
+
+
+def check_budget(costs: Costs, budget: float) -> None:
+    """Raise InputError if not even the empty model fits the budget."""
+    if costs.fixed > budget:
+        raise InputError(
+            f"what no pruning removes costs {costs.fixed:g} and the budget is {budget:g}; raise the share that is kept"
+        )
 
 
 @dataclass(frozen=True)

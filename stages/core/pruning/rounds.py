@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from transformers import PreTrainedModel
 
-from stages.core.pruning.budget import Scores, choose_masks, cost_of
+from stages.core.pruning.budget import Scores, check_budget, choose_masks, cost_of
 from stages.core.pruning.costs import Costs
 from stages.core.pruning.surgery import remove
 
@@ -29,9 +29,10 @@ def prune_in_rounds(
     `repair(pruned, model)` follows each removal: what is left is always brought closer to `model` itself, for a repair
     towards the round before would keep what that one got wrong. `recover(pruned, round)`, rounds from 1, follows each
     but the last, whose result is the caller's to recover. `model` stays as it is. Raises InputError where the budget
-    cannot be met.
+    cannot be met, before anything is scored.
     """
     whole, current = cost_of(model, costs), model
+    check_budget(costs, kept * whole)
     for number in range(1, rounds + 1):
         share = 1 - (1 - kept) * number / rounds
         masks = choose_masks(score(current), costs, budget=share * whole, minimum_neurons=minimum_neurons)

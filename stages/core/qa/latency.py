@@ -1,7 +1,9 @@
 """Speed of several models, measured in one process and in turn.
 
 Other work on the machine comes and goes within seconds. Measured one after the other, models would meet different
-noise; here every question goes through all models before the next one, so that noise hits all alike.
+noise; here every question goes through all models before the next one, so that noise hits all alike. What the model
+before leaves behind would hit only the one that follows it, other data in the caches and threads of OpenMP that go on
+waiting for work for some milliseconds: so a model answers twice, and the second time is timed.
 """
 
 import time
@@ -37,8 +39,8 @@ def measure(
     tokenizer cuts them, in the same order for all; `batches` has the same windows at the batch size of interest. Only
     forward passes are timed, models and inputs being on `device` by then; an ONNX model, which runs on the CPU, fetches
     its inputs from there within the time. Each of the two measurements starts with
-    `warmup` untimed passes a model and goes `repeats` times over its inputs; throughput is that of the median time
-    over all batches.
+    `warmup` untimed passes a model and goes `repeats` times over its inputs, each timed pass right behind an untimed
+    one on the same input; throughput is that of the median time over all batches.
     """
     with ExitStack() as stack:
         for model in models.values():
@@ -75,6 +77,7 @@ def _time_in_turn(
         for number in range(max(map(len, inputs.values()))):
             for name in _rotated(list(models), number):
                 if number < len(inputs[name]):  # in other tokens the same text may fill another number of batches
+                    _seconds(models[name], inputs[name][number], device)
                     seconds[name][repeat, number] = _seconds(models[name], inputs[name][number], device)
     return seconds
 

@@ -81,7 +81,7 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> dict[str, str]:
         raise InputError(f"{path}: not the answers to these {len(examples)} questions; evaluate the model on them")
     for key, text in predictions.items():
         if not isinstance(text, str):
-            raise InputError(f"{path}: the answer to question '{key}' is {text!r}, wanted text; '' is no answer")
+            raise InputError(f"{path}: the answer to question {key!r} is {text!r}, wanted text; '' is no answer")
     return predictions
 
 

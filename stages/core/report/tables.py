@@ -129,7 +129,7 @@ def gains_table(gains: pd.DataFrame) -> str:
 def flat_table(values: Mapping[str, object]) -> str:
     """Return a two-column table of a nested mapping, one row per leaf, keys joined by dots."""
     leaves = _leaves(values, "")
-    rows = [(key, f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in leaves]
+    rows = [(key, f"{value:.6g}" if isinstance(value, float) else str(value)) for key, value in leaves]
     return markdown_table(("key", "value"), rows)
 
 

@@ -83,7 +83,7 @@ def _open_study(name: str, storage: BaseStorage, space: Space, unstopped: int, s
     if join and name not in optuna.get_all_study_names(storage):
         raise InputError(
             f"tune --join: the storage holds no search {name}; start the tune stage first, and join it with the same"
-            " params.yaml, code, packages, prepared data, teacher and cache"
+            " params.yaml, code, packages, prepared data, teacher, cache, kind of device and precision"
         )
     return optuna.create_study(
         storage=storage,
