@@ -11,7 +11,8 @@ from stages.core.report.comparisons import PLANNED, Difference
 from stages.core.report.inputs import Latency, Quality
 
 SPEED = (
-    "Forward passes only, in the environment named at the end of this page: no tokenizing, no search for the span."
+    "Forward passes only, each right behind an untimed one of the same model on the same input, in the environment"
+    " named at the end of this page: no tokenizing, no search for the span."
     " `pruned` and `finetuned` are one network with other weights, and likewise the four students: how far their times"
     " lie apart is what the measurement cannot tell."
 )
