@@ -115,9 +115,8 @@ def _word_pieces(family: str) -> PreTrainedTokenizerFast:
         "mpnet": (MPNET_SPECIAL, MPNetTokenizer),
     }
     special, kind = kinds.get(family, (BERT_SPECIAL, BertTokenizer))
-    words = (
-        [w for n, w in enumerate(WORDS) if n % 10] if family == "mpnet" else WORDS
-    )  # so that it cuts text otherwise than BERT's
+    # MPNet's lacks some, so that it cuts text otherwise than BERT's.
+    words = [word for number, word in enumerate(WORDS) if number % 10 or family != "mpnet"]
     pieces = [*special, *".,?!'-", *LETTERS, *(f"##{letter}" for letter in LETTERS), *words]
     return kind(
         vocab={piece: number for number, piece in enumerate(dict.fromkeys(pieces))}, model_max_length=POSITIONS - 2

@@ -23,7 +23,6 @@ from stages.core.pruning.costs import Costs
 # Matrix kernels work in blocks: a layer of 1001 neurons is no faster than one of 1008.
 NEURON_BLOCK = 8
 RESOLUTION = 20_000
-ROUNDING = 1e-9  # by which times, added up in another order, may come out above what they are
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -39,7 +38,9 @@ class Scores:
 def cost_of(model: PreTrainedModel, costs: Costs) -> float:
     """What a model costs as it is now."""
     parts = layers(model)
-    return costs.fixed + sum(float(costs.heads[part.heads] + costs.neurons[part.neurons]) for part in parts)
+    return _cost_of_counts(
+        costs, torch.tensor([part.heads for part in parts]), torch.tensor([part.neurons for part in parts])
+    )
 
 
 def choose_masks(
@@ -53,7 +54,7 @@ def choose_masks(
     """
     check_budget(costs, budget)
     there = scores.heads > -torch.inf, scores.neurons > -torch.inf
-    if _cost_of_masks(costs, *there) <= budget * (1 + ROUNDING):
+    if _cost_of_counts(costs, *(mask.sum(dim=1) for mask in there)) <= budget:
         return there
     choices = [
         choice
@@ -99,9 +100,9 @@ def _choice(row: int, kind: int, units: Tensor, table: Tensor, *, minimum: int, 
     return _Choice(row, kind, order, counts, worth[counts], table.double().numpy()[counts])
 
 
-def _cost_of_masks(costs: Costs, heads: Tensor, neurons: Tensor) -> float:
-    kept = costs.heads[heads.sum(dim=1)].sum() + costs.neurons[neurons.sum(dim=1)].sum()
-    return costs.fixed + float(kept)
+def _cost_of_counts(costs: Costs, heads: Tensor, neurons: Tensor) -> float:
+    """Costs of each layer's (layers,) units; one sum for all, since times that are added in another order differ."""
+    return costs.fixed + float(costs.heads[heads].sum() + costs.neurons[neurons].sum())
 
 
 def knapsack(choices: list[tuple[FloatArray, FloatArray]], budget: float) -> list[int]:

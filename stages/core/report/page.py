@@ -21,7 +21,7 @@ DATA = (
     " `labels_decoded_percent` how many of these spans turn back into the gold answer."
 )
 
-# Below so many clusters a bootstrap's 95 % are fewer: of 10 some 88 % (300 simulated tests, 6 questions a paragraph).
+# Of fewer clusters a bootstrap's interval holds the truth clearly less often than it says.
 FEW_PARAGRAPHS = 20
 
 
