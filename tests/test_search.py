@@ -166,7 +166,7 @@ def test_no_trial_is_stopped_before_as_many_are_complete_as_are_asked_for(tmp_pa
     assert list(finalists(study, SPACE, 2)) == [1, 2]
 
 
-def test_finalists_are_the_highest_complete_trials_the_earlier_of_a_tie_first(tmp_path: Path) -> None:
+def test_finalists_are_the_highest_trials_the_earlier_of_a_tie_first(tmp_path: Path) -> None:
     study = run(tmp_path, Heights((50, 50), (60, 60), (60, 60), (10, 99), (61, 61)), updates=4 * TRIAL + 1)
     table = trials_table(study, SPACE)
     assert table["state"].tolist() == ["complete"] * 3 + ["pruned", "complete"]
@@ -174,9 +174,20 @@ def test_finalists_are_the_highest_complete_trials_the_earlier_of_a_tie_first(tm
         (4, table.loc[4, KNOBS].to_dict()),
         (1, table.loc[1, KNOBS].to_dict()),
         (2, table.loc[2, KNOBS].to_dict()),
+        (3, table.loc[3, KNOBS].to_dict()),  # it was behind all when it was stopped
     ]
     assert list(finalists(study, SPACE, 9).items()) == ranked
     assert list(finalists(study, SPACE, 2).items()) == ranked[:2]
+
+
+def test_a_stopped_trial_stands_behind_the_best_that_it_beat_until_then(tmp_path: Path) -> None:
+    heights = [(60, 60), (20, 58), (30, 50), (29, 99), (31, 99), (59, 57), (10, 99)]
+    study = run(tmp_path, Heights(*heights), updates=4 * TRIAL + 3 * EPOCH, unstopped=3)
+    table = trials_table(study, SPACE)
+    # The medians after a pass are 30, 30 and 30.5: trial 3 is stopped, trials 4 and 5 are not, the last is.
+    assert table["state"].tolist() == ["complete"] * 3 + ["pruned", "complete", "complete", "pruned"]
+    # Trial 3 beat trial 1 until then, which ended at 58; the last beat none.
+    assert list(finalists(study, SPACE, 9)) == [4, 1, 3, 5, 2, 6]
 
 
 def test_the_default_is_no_finalist_however_good_it_is(tmp_path: Path) -> None:

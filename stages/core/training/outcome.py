@@ -20,14 +20,25 @@ ENOUGH_TRIALS = 20  # for an importance: five in the top share, as Optuna advise
 
 
 def finalists(study: optuna.Study, space: Space, count: int) -> dict[int, Point]:
-    """Return the `count` points of the complete trials with the highest dev F1, by trial, the default's apart.
+    """Return the `count` points of the trials with the highest dev F1, by trial, the default's apart.
 
-    Of trials that tie the earlier comes first, and of trials at one point only the best counts. There are fewer where
-    fewer trials were complete.
+    A trial that was stopped early stands right behind the best of the complete ones that were no better than it at the
+    pass it was stopped after, behind all of them where there is none: to be stopped it need not have been the worst. Of
+    trials that tie the earlier comes first, and of trials at one point only the best counts. There are fewer where
+    fewer trials have ended.
     """
-    complete = [(place, trial) for place, trial in _ended(study).items() if trial.state == TrialState.COMPLETE]
+    ended = _ended(study)
+    complete = [trial for trial in ended.values() if trial.state == TrialState.COMPLETE]
+
+    def standing(trial: FrozenTrial) -> tuple[float, bool, float]:
+        if trial.state == TrialState.COMPLETE:
+            return -_f1(trial), False, 0.0
+        last, f1 = max(trial.intermediate_values), _last_f1(trial)
+        beaten = [_f1(each) for each in complete if each.intermediate_values[last] <= f1]
+        return -max(beaten, default=-math.inf), True, -f1
+
     found: dict[int, Point] = {}
-    for place, trial in sorted(complete, key=lambda each: -_f1(each[1])):
+    for place, trial in sorted(ended.items(), key=lambda each: standing(each[1])):
         point = space.point(trial.params)
         if point != space.default and point not in found.values():
             found[place] = point
