@@ -22,8 +22,8 @@ ENOUGH_TRIALS = 20  # for an importance: five in the top share, as Optuna advise
 def finalists(study: optuna.Study, space: Space, count: int) -> dict[int, Point]:
     """Return the `count` points of the trials with the highest dev F1, by trial, the default's apart.
 
-    A trial that was stopped early stands right behind the best of the complete ones that were no better than it at the
-    pass it was stopped after, behind all of them where there is none: to be stopped it need not have been the worst. Of
+    A trial that was stopped early stands right before the best of the complete ones that were worse than it at the pass
+    it was stopped after, behind all of them where there is none: to be stopped it need not have been the worst. Of
     trials that tie the earlier comes first, and of trials at one point only the best counts. There are fewer where
     fewer trials have ended.
     """
@@ -32,10 +32,10 @@ def finalists(study: optuna.Study, space: Space, count: int) -> dict[int, Point]
 
     def standing(trial: FrozenTrial) -> tuple[float, bool, float]:
         if trial.state == TrialState.COMPLETE:
-            return -_f1(trial), False, 0.0
+            return -_f1(trial), True, 0.0
         last, f1 = max(trial.intermediate_values), _last_f1(trial)
-        beaten = [_f1(each) for each in complete if each.intermediate_values[last] <= f1]
-        return -max(beaten, default=-math.inf), True, -f1
+        beaten = [_f1(each) for each in complete if each.intermediate_values[last] < f1]
+        return -max(beaten, default=-math.inf), False, -f1
 
     found: dict[int, Point] = {}
     for place, trial in sorted(ended.items(), key=lambda each: standing(each[1])):
