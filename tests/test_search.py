@@ -163,7 +163,7 @@ def test_no_trial_is_stopped_before_as_many_are_complete_as_are_asked_for(tmp_pa
     table = trials_table(study, SPACE)
     # The third lags behind the median 40 of the first two, the fourth behind 20 of the first three, the last does not.
     assert table["state"].tolist() == ["complete", "complete", "complete", "pruned", "complete"]
-    assert list(finalists(study, SPACE, 2)) == [1, 2]
+    assert list(finalists(study, SPACE, 9)) == [1, 3, 2, 4]  # when it was stopped, the fourth was before the third
 
 
 def test_finalists_are_the_highest_trials_the_earlier_of_a_tie_first(tmp_path: Path) -> None:
