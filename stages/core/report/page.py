@@ -119,8 +119,8 @@ def _planned_sentence(data: Mapping[str, object]) -> str:
 def _curve_sentence(curve: pd.DataFrame) -> str:
     sentence = (
         "Dev F1 of the tuned student pruned to a share of its MACs, without any training in between: by magnitude and"
-        " by Fisher scores all at once, and by Fisher scores in the rounds of `prune`, with least-squares repair after"
-        " each"
+        " by Fisher scores all at once, and by Fisher scores in the rounds of `prune`, with its least-squares repair"
+        " after each (`prune.rounds`, `prune.repair_windows`)"
     )
     if any(str(name).endswith("_recovered") for name in curve.columns):
         sentence += "; recovered: after a short training under the teacher, the same for every point"
