@@ -27,7 +27,7 @@ from tests.toy_training import CPU, fit_params, weights_of
 
 
 def heard_by(teacher: Windows, student: Windows) -> Heard:
-    return Heard(teacher, torch.from_numpy(best_windows(teacher, student)))
+    return Heard(teacher, torch.from_numpy(best_windows(teacher, student)), teacher.same_tokens(student))
 
 
 def characters(windows: Windows, row: int) -> list[set[int]]:
@@ -114,6 +114,17 @@ def test_where_tokens_are_the_same_all_of_them_are_aligned_with_themselves() -> 
     assert found.carry(states) is states
     inputs = batch.model_inputs()
     assert all(tensor is inputs[name] for name, tensor in batch.teacher_inputs().items())
+
+
+def test_a_teacher_of_another_family_that_reads_the_same_tokens_is_aligned_with_all_of_them(tmp_path: Path) -> None:
+    """BERT's question and separators, too, teach DistilBERT, which has no token types."""
+    student, heard = across(tmp_path, families=("distilbert", "bert"))
+    assert heard.same_tokens
+    batch = collate(student, torch.arange(len(student)), heard=heard)
+    found, states = align(batch), torch.randn(*batch.input_ids.shape, 3)
+    assert torch.equal(found.mask, batch.attention_mask)
+    assert found.carry(states) is states
+    assert "token_type_ids" in batch.teacher_inputs() and "token_type_ids" not in batch.model_inputs()
 
 
 def across(

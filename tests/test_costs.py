@@ -105,6 +105,7 @@ def test_a_block_costs_what_its_network_takes_beyond_the_empty_one(monkeypatch: 
     def milliseconds(networks: list[PreTrainedModel], *_: object) -> list[float]:
         layer = [layers(network)[0] for network in networks]
         assert [len(layers(network)) for network in networks] == [1] * len(networks)
+        assert all(len(network.get_input_embeddings().weight) < 4 for network in networks), "no table for all sizes"
         return [5.0 + 2.0 * each.heads + each.neurons / 16 for each in layer]
 
     monkeypatch.setattr("stages.core.pruning.costs._milliseconds", milliseconds)

@@ -34,6 +34,20 @@ def test_eight_bits_are_close_but_not_the_same(family: str, folders: dict[str, P
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_an_answer_in_eight_bits_does_not_depend_on_what_is_asked_beside_it(
+    family: str, folders: dict[str, Path]
+) -> None:
+    model = open_model(folders[family] / "int8")
+    together = inputs_of(family, (30, 9, 17))
+    answers = model(**together)
+    for row, length in enumerate((30, 9, 17)):
+        alone = model(**{name: values[row : row + 1, :length] for name, values in together.items()})
+        assert torch.equal(answers.start_logits[row, :length], alone.start_logits[0])
+        assert torch.equal(answers.end_logits[row, :length], alone.end_logits[0])
+        assert not answers.start_logits[row, length:].any()
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_all_matrices_but_the_head_are_in_eight_bits(family: str, folders: dict[str, Path]) -> None:
     graph = onnx.load(folders[family] / "int8" / "model.onnx").graph
     whole = {each.name: list(each.dims) for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT}

@@ -85,11 +85,12 @@ def run(
     join: bool = False,
     kind: str = "sqlite",
     unstopped: int = UNSTOPPED,
+    epochs: int = 2,
 ) -> optuna.Study:
     return search(
         objective,
         SPACE,
-        Budget(updates, EPOCH, 2, unstopped),
+        Budget(updates, EPOCH, epochs, unstopped),
         seed=seed,
         name="toy",
         storage=open_storage(f"{kind}:///{folder}/trials"),
@@ -188,6 +189,13 @@ def test_a_stopped_trial_stands_before_the_best_that_it_beat_until_then(tmp_path
     assert table["state"].tolist() == ["complete"] * 3 + ["pruned", "complete", "complete", "pruned"]
     # Trial 3 beat trial 1 until then, which ended at 58; the last beat none.
     assert list(finalists(study, SPACE, 9)) == [4, 3, 1, 5, 2, 6]
+
+
+def test_a_trial_that_diverged_was_worse_than_any_that_was_stopped_later(tmp_path: Path) -> None:
+    heights = [(50, 60, 70), (0,), (40, 50, 60), (45, 30, 99)]
+    study = run(tmp_path, Heights(*heights), updates=9 * EPOCH, unstopped=3, epochs=3)
+    assert trials_table(study, SPACE)["state"].tolist() == ["complete"] * 3 + ["pruned"]
+    assert list(finalists(study, SPACE, 9)) == [2, 3, 1]
 
 
 def test_the_default_is_no_finalist_however_good_it_is(tmp_path: Path) -> None:

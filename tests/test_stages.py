@@ -25,7 +25,7 @@ from stages.core.data.examples import read_squad, write_squad
 from stages.core.data.logits import load_logits
 from stages.core.data.prepared import Questions, load_split
 from stages.core.data.settings import WindowsParams
-from stages.core.data.windows import load_windows
+from stages.core.data.windows import NO_LABEL, load_windows
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.models.encoder import fingerprint, load_tokenizer
@@ -39,6 +39,7 @@ from stages.core.qa.inference import predict_logits
 from stages.core.report.variants import VARIANTS
 from stages.core.training import finals, fit
 from stages.core.training.fit import History
+from stages.core.training.lessons import in_the_teachers_tokens, load_lessons
 from stages.core.training.losses import LabelLoss, Loss, LossTerms
 from stages.core.training.settings import FitParams, StudentParams, TunedParams
 from stages.core.training.space import Knob
@@ -518,6 +519,18 @@ def test_another_process_joins_a_search_and_writes_nothing(
     assert copied.json("metrics/tune.json")["search"]["updates"] >= 32
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"), [(["--join"], "params.yaml: tune.storage is ''"), ([], "arguments are required: --distilled")]
+)
+def test_the_command_to_join_a_search_needs_no_outputs_but_a_shared_storage(flags: list[str], said: str) -> None:
+    """With the repository's params.yaml, whose search is that of one process."""
+    named = [f"--{name}=nowhere" for name in ("data", "teacher", "cache", "scratch")]
+    command = [sys.executable, "-m", "stages.tune", *named, *flags]
+    refused = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert said in refused.stderr.splitlines()[-1]
+
+
 def test_forms_agree_and_eight_bits_are_small(run: Run) -> None:
     forms = run[0].json("metrics/export.json")
     assert forms["finetuned"]["largest_difference"] == 0
@@ -776,8 +789,9 @@ def test_every_family_is_teacher_and_student(tmp_path: Path, family: str) -> Non
 
 @pytest.fixture(scope="module")
 def across(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A teacher with byte-level BPE and students of a WordPiece encoder that is narrower."""
+    """A teacher with byte-level BPE, students of a narrower WordPiece encoder, and inputs without labels."""
     pipeline = Pipeline(tmp_path_factory.mktemp("across"), "roberta")
+    pipeline.unlabelled = UnlabelledParams(other_offsets=8, other_paragraphs=0, cloze=4, sources=(), paragraphs=0)
     pipeline.teacher_epochs = 20  # until it is sure of its answers, so that they are not lost on the way
     tokenizer = toy_tokenizer(pipeline.root / "student" / "tokenizer", "bert")
     save_checkpoint(toy_qa_model("bert", 5, width=16), tokenizer, pipeline.root / "student" / "encoder")
@@ -786,10 +800,11 @@ def across(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_students_of_another_tokenizer_run_through_all_stages(across: Run) -> None:
-    own = {"data/student_train.safetensors", "data/student_dev.safetensors"}
-    kept = {"cache/own_train.safetensors", "cache/own_dev.safetensors"}
+    own = {f"data/student_{name}.safetensors" for name in ("train", "dev", "unlabelled")}
+    kept = {f"cache/own_{name}.safetensors" for name in ("train", "dev", "unlabelled")}
+    unlabelled = {"data/unlabelled.safetensors", "data/unlabelled.json", "cache/unlabelled.safetensors"}
     assert kept <= set(across[1]["cache_teacher"])
-    assert {name: set(files) - own - kept for name, files in across[1].items()} == WRITTEN
+    assert {name: set(files) - own - kept - unlabelled for name, files in across[1].items()} == WRITTEN
     assert own <= set(across[1]["prepare"])
     for variant in VARIANTS:
         kind = across[0].json(f"models/{variant}/config.json")["model_type"].removeprefix("pruned-")
@@ -797,6 +812,24 @@ def test_students_of_another_tokenizer_run_through_all_stages(across: Run) -> No
         assert kind == ("roberta" if of_teacher else "bert")
         tokenizers = [across[0].root / part / "tokenizer.json" for part in (f"models/{variant}", "student/encoder")]
         assert (tokenizers[0].read_bytes() == tokenizers[1].read_bytes()) != of_teacher
+
+
+def test_inputs_without_labels_are_taught_in_the_tokens_of_both(across: Run) -> None:
+    root = across[0].root
+    folders = (root / "data", root / "models" / "teacher", root / "cache")
+    lessons = load_lessons(*folders, torch.device("cpu"), run_teacher=True)
+    for taught in (lessons, in_the_teachers_tokens(lessons, *folders)):
+        unlabelled = {
+            key
+            for key, label in zip(
+                taught.training.windows.question_ids, taught.training.windows.start_positions, strict=True
+            )
+            if label == NO_LABEL
+        }
+        assert len(unlabelled) == 12
+    heard = lessons.training.heard
+    assert heard is not None and not heard.same_tokens
+    assert [heard.windows.question_ids[row] for row in heard.rows] == list(lessons.training.windows.question_ids)
 
 
 def test_the_pruned_teacher_learns_from_its_own_answers_and_costs_no_more(across: Run) -> None:

@@ -18,23 +18,25 @@ BUCKET_BATCHES = 32  # batches that are shuffled together, then sorted by length
 
 @dataclass(frozen=True)
 class Heard:
-    """The windows of a teacher with a tokenizer of its own, and which of them each window of a student listens to."""
+    """The windows that a teacher reads in its own way, and which of them each window of a student listens to."""
 
     windows: Windows
     rows: Tensor  # (W,) int64, a number in `windows` for each of the student's W windows
+    same_tokens: bool = False  # as the student's, so that none has to be aligned by characters
 
     def take(self, rows: Tensor) -> "Heard":
         """Return what the student windows `rows`, (R,) int64, listen to."""
-        return Heard(self.windows, self.rows[rows])
+        return replace(self, rows=self.rows[rows])
 
     def join(self, others: "Heard") -> "Heard":
         """Return what these student windows listen to and, behind them, what the others do."""
-        return Heard(self.windows.join(others.windows), torch.cat([self.rows, others.rows + len(self.windows)]))
+        rows = torch.cat([self.rows, others.rows + len(self.windows)])
+        return Heard(self.windows.join(others.windows), rows, self.same_tokens and others.same_tokens)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B windows padded to L tokens; where the teacher reads other tokens, and is run, its windows beside them."""
+    """B windows padded to L tokens; where the teacher is run and has windows of its own, these beside them."""
 
     rows: Tensor  # (B,) int64, window numbers
     input_ids: Tensor  # (B, L) int64
@@ -45,7 +47,8 @@ class Batch:
     end_positions: Tensor  # (B,) int64, inclusive, -1 without a label
     teacher_start_logits: Tensor | None = None  # (B, L) float32, 0 on padding
     teacher_end_logits: Tensor | None = None  # (B, L) float32
-    characters: Tensor | None = None  # (B, L, 2) int32: of each context token, first and one past the last, else 0, 0
+    # (B, L, 2) int32, where the teacher reads other tokens: of each context token, first and one past the last, else 0
+    characters: Tensor | None = None
     teacher_input_ids: Tensor | None = None  # (B, L) int64
     teacher_attention_mask: Tensor | None = None  # (B, L) int64
     teacher_token_type_ids: Tensor | None = None  # (B, L) int64
@@ -56,7 +59,7 @@ class Batch:
         return _inputs(self.input_ids, self.attention_mask, self.token_type_ids)
 
     def teacher_inputs(self) -> dict[str, Tensor]:
-        """Return what the teacher's forward takes: the same, unless it reads other tokens."""
+        """Return what the teacher's forward takes: the same, unless it has windows of its own."""
         if self.teacher_input_ids is None or self.teacher_attention_mask is None:
             return self.model_inputs()
         return _inputs(self.teacher_input_ids, self.teacher_attention_mask, self.teacher_token_type_ids)
@@ -92,10 +95,11 @@ def collate(
         width = max(width, int(heard.windows.lengths[heard.rows[rows]].max()))
     if widths > 1:
         width = min(-(-width // widths) * widths, int(windows.metadata["max_length"]))
-    batch = _padded(windows, rows, teacher_logits, width, characters=heard is not None)
+    other_tokens = heard is not None and not heard.same_tokens
+    batch = _padded(windows, rows, teacher_logits, width, characters=other_tokens)
     if heard is None:
         return batch
-    its = _padded(heard.windows, heard.rows[rows], None, width, characters=True)
+    its = _padded(heard.windows, heard.rows[rows], None, width, characters=other_tokens)
     return replace(
         batch,
         teacher_input_ids=its.input_ids,

@@ -53,10 +53,10 @@ class _Tokens:
 def carry_over(logits: FlatLogits, teacher: Windows, student: Windows) -> FlatLogits:
     """Return what the flat logits of the `teacher` windows say of the `student` windows: two (N,) float32 tensors.
 
-    Where both are the same windows, these are the same logits, bit for bit. Tokens outside the context, and those that
-    get no mass, have `NO_MASS`. Raises InputError where the teacher has no window of a question.
+    Where both have the same tokens, these are the same logits, bit for bit. Else tokens outside the context, and those
+    that get no mass, have `NO_MASS`. Raises InputError where the teacher has no window of a question.
     """
-    if teacher.fingerprint() == student.fingerprint():
+    if teacher.same_tokens(student):
         return logits
     heard = best_windows(teacher, student)
     said = _context_tokens(teacher, heard)

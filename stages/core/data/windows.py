@@ -96,6 +96,13 @@ class Windows:
         none = torch.full_like(self.start_positions, NO_LABEL)
         return replace(self, start_positions=none, end_positions=none.clone())
 
+    def same_tokens(self, other: "Windows") -> bool:
+        """Whether both show the same text of the same questions in the same tokens; token types may be used by one."""
+        names = ("input_ids", "offset_mapping", "row_splits", "context_start", "context_stop")
+        return self.question_ids == other.question_ids and all(
+            torch.equal(getattr(self, name), getattr(other, name)) for name in names
+        )
+
     def fingerprint(self) -> str:
         """Return a sha256 over what a model is shown: tokens, rows, ids and tokenizer."""
         digest = hashlib.sha256(json.dumps([self.question_ids, self.metadata], sort_keys=True).encode())

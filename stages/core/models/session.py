@@ -25,7 +25,9 @@ def is_onnx_folder(folder: Path) -> bool:
 class OnnxModel(nn.Module):
     """The graph in a folder, run by ONNX Runtime on the CPU with as many threads as torch has when it is loaded.
 
-    Tensors may come from any device; what comes back is on the CPU. There is nothing to train and no dropout.
+    Each window is run by itself, without its padding: int8 rounds the activations of all that is run together on one
+    scale, so that an answer would depend on what it is asked beside. Tensors may come from any device; what comes back
+    is on the CPU. There is nothing to train and no dropout.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,9 +59,15 @@ class OnnxModel(nn.Module):
     def forward(self, **inputs: Tensor) -> QuestionAnsweringModelOutput:
         """Start and end logits (B, L) float32 of `input_ids`, `attention_mask` and, optional, `token_type_ids` (B, L).
 
-        Token types are zero where they are wanted and not given, as in the torch models.
+        Padding comes last in a window, and its logits are 0. Token types are zero where they are wanted and not given,
+        as in the torch models.
         """
         given = {"token_type_ids": torch.zeros_like(inputs["input_ids"]), **inputs}
         arrays = {name: given[name].cpu().numpy() for name in self.wanted}
-        start, end = self.session.run(list(OUTPUTS), arrays)
-        return QuestionAnsweringModelOutput(start_logits=torch.from_numpy(start), end_logits=torch.from_numpy(end))
+        logits = torch.zeros(len(OUTPUTS), *inputs["input_ids"].shape)
+        for row, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist()):
+            window = {name: array[row : row + 1, :length] for name, array in arrays.items()}
+            for flat, found in zip(logits, self.session.run(list(OUTPUTS), window), strict=True):
+                flat[row, :length] = torch.from_numpy(found[0])
+        start, end = logits
+        return QuestionAnsweringModelOutput(start_logits=start, end_logits=end)

@@ -90,8 +90,12 @@ def latency_costs(
 
 
 def _one_layer(model: PreTrainedModel, heads: int, neurons: int) -> PreTrainedModel:
-    """A network like `model`, with weights of no meaning, whose only layer has so many heads and neurons."""
-    fields = {**model.config.to_dict(), "num_hidden_layers": 1, "n_layers": 1}
+    """A network like `model`, with weights of no meaning, whose only layer has so many heads and neurons.
+
+    It has as few words as can be: a lookup takes the same time in a large table, which all sizes at once may not fit.
+    """
+    words = 2 + (model.config.pad_token_id or 0)  # the padding's, and token 1
+    fields = {**model.config.to_dict(), "num_hidden_layers": 1, "n_layers": 1, "vocab_size": words}
     made = build_qa_model(make_config(fields))
     apply_shapes(made, PrunedShapes((tuple(range(heads)),), (neurons,)))
     return made

@@ -70,7 +70,8 @@ def _load_training(data: Path, cache: Path, name: str, teacher: str, run_teacher
     if not (run_teacher and has_own_windows(data)):
         return TrainingSet(windows, logits)
     its = load_split(data, name).windows
-    return TrainingSet(windows, logits, Heard(its, torch.from_numpy(best_windows(its, windows))))
+    rows = torch.from_numpy(best_windows(its, windows))
+    return TrainingSet(windows, logits, Heard(its, rows, its.same_tokens(windows)))
 
 
 def new_student(lessons: Lessons, student: StudentParams, seed: int) -> PreTrainedModel:

@@ -34,7 +34,7 @@ def finalists(study: optuna.Study, space: Space, count: int) -> dict[int, Point]
         if trial.state == TrialState.COMPLETE:
             return -_f1(trial), True, 0.0
         last, f1 = max(trial.intermediate_values), _last_f1(trial)
-        beaten = [_f1(each) for each in complete if each.intermediate_values[last] < f1]
+        beaten = [_f1(each) for each in complete if each.intermediate_values.get(last, 0.0) < f1]  # 0: it diverged
         return -max(beaten, default=-math.inf), False, -f1
 
     found: dict[int, Point] = {}

@@ -1,0 +1,34 @@
+"""What the records have to show, whatever run they are of: read from the files that are committed."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from stages.core.params import read_yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def records(name: str) -> list[str]:
+    """Return the folders, seen from the root, that have a plots/`name`."""
+    found = [ROOT, *sorted(path.parent for path in ROOT.glob("profiles/*/params.yaml"))]
+    return [str(folder.relative_to(ROOT)) for folder in found if (folder / "plots" / name).is_file()]
+
+
+def test_the_default_run_and_a_profile_have_both_tables() -> None:
+    assert {".", "profiles/squadshifts-cpu"} <= set(records("student_init.csv")) & set(records("prune_curve.csv"))
+
+
+@pytest.mark.parametrize("record", records("student_init.csv"))
+def test_students_are_cut_from_the_layers_that_did_best(record: str) -> None:
+    cuts = pd.read_csv(ROOT / record / "plots" / "student_init.csv")
+    assert cuts["updates"].nunique() == 1, "the cuts are compared at equal updates"
+    best = cuts.loc[cuts["f1"].idxmax(), "layers"]
+    assert [int(layer) for layer in best.split()] == read_yaml(ROOT / record / "params.yaml")["student"]["layers"]
+
+
+@pytest.mark.parametrize("record", records("prune_curve.csv"))
+def test_half_the_macs_keep_ten_points_more_than_by_magnitude_before_recovery(record: str) -> None:
+    curve = pd.read_csv(ROOT / record / "plots" / "prune_curve.csv").set_index("macs_kept").loc[0.5]
+    assert curve["fisher_repaired"] >= curve["magnitude"] + 10
