@@ -37,7 +37,7 @@ def run(
     """Prune within the budget, measure dev before the recovery that is left to the finetune stage."""
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
-    from stages.core.models.encoder import load_tokenizer
+    from stages.core.models.encoder import fingerprint, load_tokenizer
     from stages.core.models.families import move
     from stages.core.pruning.costs import cost_shares
     from stages.core.pruning.procedure import mean_length, prune, units_kept
@@ -52,7 +52,10 @@ def run(
     model = move(load_checkpoint(student), runtime.device)
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
     with scratch_folder(scratch, [params, tuned, runtime], [data, cache, student]) as unfinished:
-        pruned, losses = prune(model, lessons.training, loss, params, runtime, scratch=unfinished)
+        itself = fingerprint(student) == fingerprint(teacher)  # where it is given in the student's place
+        pruned, losses = prune(
+            model, lessons.training, loss, params, runtime, scratch=unfinished, its_own_teacher=itself
+        )
         dev = score_model(pruned, lessons.dev, decode, runtime.device, params.batch_size)
         shares = cost_shares(pruned, model, mean_length(lessons.training))
         save_checkpoint(pruned.cpu(), load_tokenizer(student), out)

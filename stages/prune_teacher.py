@@ -2,8 +2,9 @@
 
 Reads the teacher, prepared data, the teacher's cache and the finetuned student, whose MACs are the budget; writes the
 pruned and recovered teacher, which reads its own tokens. Procedure and settings are those of `prune` and `finetune`,
-so that the two arms differ in where they start alone: in a few whole layers, or in all of them. Temperature and alpha
-are those found best for the student.
+so that the two arms differ in where they start alone: in a few whole layers, or in all of them. But the teacher does
+not diverge from its own answers before something is gone: its first round is scored by gold ones. Temperature and
+alpha are those found best for the student.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def run(
     budget = replace(prune_params, seed=own.seed, macs_kept=share, parameters_kept=0.0, latency_kept=0.0)
     settings = [own, prune_params, finetune_params, tuned, runtime]
     with scratch_folder(scratch, settings, [data, teacher, cache, student]) as unfinished:
-        pruned, in_rounds = prune(whole, training, loss, budget, runtime, scratch=unfinished)
+        pruned, in_rounds = prune(whole, training, loss, budget, runtime, scratch=unfinished, its_own_teacher=True)
         before = score_model(pruned, lessons.dev, decode, runtime.device, params.batch_size)
         inside = params.hidden_weight
         losses = recover(

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 import stages.core.pruning.costs
 from stages.core.data.batches import Batch
 from stages.core.data.prepared import Questions
+from stages.core.data.windows import NO_LABEL
 from stages.core.models.macs import count_macs
 from stages.core.pruning.budget import choose_masks, cost_of
 from stages.core.pruning.costs import count_encoder_parameters, latency_costs, mac_costs
@@ -22,7 +23,7 @@ from stages.core.pruning.surgery import remove
 from stages.core.qa.inference import predict_logits
 from stages.core.qa.scoring import Scores
 from stages.core.training.fit import TrainingSet
-from stages.core.training.losses import DistillationLoss, IntermediateLoss
+from stages.core.training.losses import DistillationLoss, IntermediateLoss, LabelLoss
 from stages.core.training.recovery import recover
 from tests import toy_pipeline
 from tests.toy_clock import clock_of_products
@@ -72,6 +73,25 @@ def test_one_plain_round_is_fisher_scores_choice_and_removal(training: TrainingS
     found, history = prune(model, training, ANSWERS, PLAIN, CPU, scratch=tmp_path)
     assert history == []
     assert weights_of(found) == weights_of(remove(model, *masks))
+
+
+def test_a_model_that_is_its_own_teacher_is_scored_by_labels_first(
+    training: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(model: PreTrainedModel, batches: list[Batch], loss: object, device: torch.device) -> Any:
+        labels = torch.cat([batch.start_positions for batch in batches])
+        seen.append((type(loss), bool((labels == NO_LABEL).any()), len(labels)))
+        return mask_fisher(model, batches, ANSWERS, device)
+
+    monkeypatch.setattr("stages.core.pruning.procedure.mask_fisher", look)
+    mixed = training.join(TrainingSet(training.windows.without_labels(), training.teacher_logits))
+    params = replace(PRUNE, fisher_windows=24, recovery_windows=0)
+    for itself in (True, False):
+        prune(toy_qa_model("bert", 2), mixed, ANSWERS, params, CPU, scratch=tmp_path, its_own_teacher=itself)
+    taught = (DistillationLoss, True, 24)
+    assert seen == [(LabelLoss, False, 24), taught, taught, taught]
 
 
 @pytest.mark.parametrize(

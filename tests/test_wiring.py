@@ -92,8 +92,16 @@ def test_pruning_gets_its_settings_the_tuned_student_and_all_windows(
 ) -> None:
     given = called(monkeypatch, "stages.core.pruning.procedure.prune", finished.prune)
     assert given["params"] == PRUNE
+    assert not given["its_own_teacher"]
     assert weights_of(given["model"]) == weights(finished, "tuned")
     assert has_unlabelled(given["training"])
+
+
+def test_a_teacher_in_the_students_place_is_known_as_its_own(
+    finished: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = called(monkeypatch, "stages.core.pruning.procedure.prune", lambda: finished.prune("teacher"))
+    assert given["its_own_teacher"]
 
 
 def test_the_teacher_is_pruned_and_recovered_with_a_seed_of_its_own(
@@ -103,6 +111,7 @@ def test_the_teacher_is_pruned_and_recovered_with_a_seed_of_its_own(
     share = given["params"].macs_kept
     assert given["params"] == replace(PRUNE, seed=toy_pipeline.PRUNE_TEACHER_SEED, macs_kept=share)
     assert 0 < share < PRUNE.macs_kept
+    assert given["its_own_teacher"]
     assert weights_of(given["model"]) == weights(finished, "teacher")
     assert has_unlabelled(given["training"])
     given = called(monkeypatch, "stages.core.training.recovery.recover", finished.prune_teacher)

@@ -235,7 +235,7 @@ class Pipeline:
     def tuned(self) -> TunedParams:
         return load_params("tuned", TunedParams, self.root / "metrics" / "best_params.yaml")
 
-    def prune(self) -> None:
+    def prune(self, student: str = "tuned") -> None:
         prune.run(
             PRUNE,
             self.tuned,
@@ -243,7 +243,7 @@ class Pipeline:
             DECODE,
             **self.lessons,
             **self.outputs("prune", "pruned"),
-            student=self.root / "models" / "tuned",
+            student=self.root / "models" / student,
         )
 
     def prune_curve(self) -> None:

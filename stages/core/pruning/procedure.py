@@ -16,7 +16,7 @@ from stages.core.pruning.settings import PruneParams
 from stages.core.runtime import Runtime
 from stages.core.training.fit import History, TrainingSet, joined
 from stages.core.training.lessons import some
-from stages.core.training.losses import DistillationLoss
+from stages.core.training.losses import DistillationLoss, LabelLoss
 from stages.core.training.recovery import recover
 
 
@@ -28,18 +28,21 @@ def prune(
     runtime: Runtime,
     *,
     scratch: Path,
+    its_own_teacher: bool = False,
 ) -> tuple[PreTrainedModel, History]:
     """A smaller model within the budget of `params`, not yet recovered.
 
     Beside it the loss history of the recoveries between rounds, one after the other. `training` has the teacher's
-    logits; windows to score on, to repair on and to recover on are drawn from it by the seed. Raises InputError where
-    the budget cannot be met.
+    logits; windows to score on, to repair on and to recover on are drawn from it by the seed. A model that is
+    `its_own_teacher` does not diverge from it before something is gone, and the gradient of that says nothing: its
+    first round is scored by gold answers, on labelled windows alone. Raises InputError where the budget cannot be met.
     """
     length, histories = mean_length(training), []
 
     def score(current: PreTrainedModel) -> Scores:
-        batches = sample_batches(training, params.fisher_windows, params)
-        return mask_fisher(current, batches, answers, runtime.device)
+        by_labels = its_own_teacher and current is model
+        loss, seen = (LabelLoss(), training.labelled()) if by_labels else (answers, training)
+        return mask_fisher(current, sample_batches(seen, params.fisher_windows, params), loss, runtime.device)
 
     def mend(pruned: PreTrainedModel, whole: PreTrainedModel) -> None:
         if params.repair_windows:
