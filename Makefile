@@ -41,7 +41,8 @@ else
 endif
 	@echo "params.yaml is now that of: $(PROFILE)"
 
-COMPILE := $(VENV)/bin/pip-compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --annotation-style=line
+COMPILE := $(VENV)/bin/pip-compile --quiet --no-header --strip-extras --no-emit-find-links --no-emit-index-url --annotation-style=line
+COMPILED := Compiled from pyproject.toml by `make lock`; do not edit.
 
 # A CPU build of torch calls itself 2.13.0+cpu; the pin must fit every build.
 lock: $(VENV)/installed-test  ## pin all dependencies anew, from pyproject.toml
@@ -49,3 +50,5 @@ lock: $(VENV)/installed-test  ## pin all dependencies anew, from pyproject.toml
 	$(COMPILE) --output-file requirements.txt pyproject.toml
 	$(COMPILE) --extra test --constraint requirements.txt --output-file requirements-test.txt pyproject.toml
 	sed -i 's/+cpu//' requirements.txt requirements-test.txt
+	sed -i '1i # Every package of the pipeline, pinned. $(COMPILED)' requirements.txt
+	sed -i '1i # Every package of the pipeline and its tests, pinned. $(COMPILED)' requirements-test.txt
