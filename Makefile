@@ -36,10 +36,11 @@ PROFILE ?= default
 profile:  ## PROFILE=name takes that profile's parameters; PROFILE=default goes back
 ifeq ($(PROFILE),default)
 	git restore --source=HEAD params.yaml
+	@echo "params.yaml is now as last committed"
 else
 	cp profiles/$(PROFILE)/params.yaml params.yaml
-endif
 	@echo "params.yaml is now that of: $(PROFILE)"
+endif
 
 COMPILE := $(VENV)/bin/pip-compile --quiet --no-header --strip-extras --no-emit-find-links --no-emit-index-url --annotation-style=line
 COMPILED := Compiled from pyproject.toml by `make lock`; do not edit.

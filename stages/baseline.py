@@ -36,6 +36,7 @@ def run(
     """Cut the student twice; train one with the teacher's answers, one without; score both on dev."""
     origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
     from stages.core.data.batches import count_batches
+    from stages.core.data.prepared import parts_for_students
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import load_tokenizer
@@ -54,7 +55,8 @@ def run(
         ("hard_label", LabelLoss(), training.labelled(), control, control_history),
     ]
     scores: dict[str, object] = {}
-    with scratch_folder(scratch, [params, runtime, student_params], [data, teacher, cache, origin]) as unfinished:
+    inputs = [*parts_for_students(data), teacher, cache, origin]
+    with scratch_folder(scratch, [params, runtime, student_params], inputs) as unfinished:
         for name, loss, taught, folder, curve in arms:
             start(runtime_params, params.seed)
             student = new_student(lessons, student_params, params.seed)

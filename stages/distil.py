@@ -33,6 +33,7 @@ def run(
 ) -> None:
     """Cut the student, train it on labels, cached answers and hidden states, score it on dev."""
     origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
+    from stages.core.data.prepared import parts_for_students
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import load_tokenizer
@@ -44,7 +45,8 @@ def run(
 
     runtime = start(runtime_params, params.seed)
     lessons = load_lessons(data, teacher, cache, runtime.device, run_teacher=params.needs_teacher())
-    with scratch_folder(scratch, [params, runtime, student_params], [data, teacher, cache, origin]) as unfinished:
+    inputs = [*parts_for_students(data), teacher, cache, origin]
+    with scratch_folder(scratch, [params, runtime, student_params], inputs) as unfinished:
         student, losses = distil(lessons, student_params, params, runtime, scratch=unfinished, name="distil")
         dev = score_model(student, lessons.dev, decode, runtime.device, params.batch_size)
         save_checkpoint(student.cpu(), load_tokenizer(origin), out)

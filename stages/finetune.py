@@ -32,6 +32,7 @@ def run(
     scratch: Path,
 ) -> None:
     """Train the pruned student on labels and cached answers, score it on dev."""
+    from stages.core.data.prepared import parts_for_students
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
     from stages.core.models.encoder import load_tokenizer
@@ -47,7 +48,8 @@ def run(
     lessons = load_lessons(data, teacher, cache, runtime.device)
     model, unpruned = (move(load_checkpoint(folder), runtime.device) for folder in (student, whole))
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
-    with scratch_folder(scratch, [params, tuned, runtime], [data, cache, student, whole]) as unfinished:
+    inputs = [*parts_for_students(data), cache, student, whole]
+    with scratch_folder(scratch, [params, tuned, runtime], inputs) as unfinished:
         losses = recover(
             model,
             unpruned,

@@ -35,6 +35,7 @@ def run(
     scratch: Path,
 ) -> None:
     """Prune within the budget, measure dev before the recovery that is left to the finetune stage."""
+    from stages.core.data.prepared import parts_for_students
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
     from stages.core.models.encoder import fingerprint, load_tokenizer
@@ -51,7 +52,7 @@ def run(
     lessons = load_lessons(data, teacher, cache, runtime.device)
     model = move(load_checkpoint(student), runtime.device)
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
-    with scratch_folder(scratch, [params, tuned, runtime], [data, cache, student]) as unfinished:
+    with scratch_folder(scratch, [params, tuned, runtime], [*parts_for_students(data), cache, student]) as unfinished:
         itself = fingerprint(student) == fingerprint(teacher)  # where it is given in the student's place
         pruned, losses = prune(
             model, lessons.training, loss, params, runtime, scratch=unfinished, its_own_teacher=itself

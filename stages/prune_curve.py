@@ -53,6 +53,7 @@ def run(
     """Prune to every share by every criterion, judge on dev, recover, judge again."""
     from transformers import PreTrainedModel
 
+    from stages.core.data.prepared import parts_for_students
     from stages.core.files import write_text
     from stages.core.models.checkpoint import load_checkpoint
     from stages.core.models.families import move
@@ -70,7 +71,7 @@ def run(
         return score_model(model, lessons.dev, decode, runtime.device, prune_params.batch_size)
 
     settings = [params, prune_params, finetune_params, tuned, runtime]
-    with scratch_folder(scratch, settings, [data, cache, student]) as unfinished:
+    with scratch_folder(scratch, settings, [*parts_for_students(data), cache, student]) as unfinished:
         found = curve.Curve(
             model=move(load_checkpoint(student), runtime.device),
             training=lessons.training,

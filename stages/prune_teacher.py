@@ -44,6 +44,7 @@ def run(
     scratch: Path,
 ) -> None:
     """Prune the teacher to the student's cost, recover it, score it on dev before and after."""
+    from stages.core.data.prepared import parts_for_students
     from stages.core.files import write_json
     from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
     from stages.core.models.encoder import load_tokenizer
@@ -70,7 +71,7 @@ def run(
         )
     budget = replace(prune_params, seed=own.seed, macs_kept=share, parameters_kept=0.0, latency_kept=0.0)
     settings = [own, prune_params, finetune_params, tuned, runtime]
-    with scratch_folder(scratch, settings, [data, teacher, cache, student]) as unfinished:
+    with scratch_folder(scratch, settings, [*parts_for_students(data), teacher, cache, student]) as unfinished:
         pruned, in_rounds = prune(whole, training, loss, budget, runtime, scratch=unfinished, its_own_teacher=True)
         before = score_model(pruned, lessons.dev, decode, runtime.device, params.batch_size)
         inside = params.hidden_weight

@@ -55,6 +55,7 @@ def run(
 ) -> None:
     """Train a student of each cut, score all on dev, set each beside the first."""
     origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
+    from stages.core.data.prepared import parts_for_students
     from stages.core.files import write_text
     from stages.core.qa.evaluation import score_model
     from stages.core.training.cuts import compare_cuts
@@ -72,7 +73,7 @@ def run(
         new_student(lessons, replace(student_params, layers=layers), params.seed)  # what cannot be cut stops all here
     settings = [params, baseline, runtime, student_params]
     found = {}
-    with scratch_folder(scratch, settings, [data, teacher, cache, origin]) as unfinished:
+    with scratch_folder(scratch, settings, [*parts_for_students(data), teacher, cache, origin]) as unfinished:
         for name, layers in params.candidates.items():
             start(runtime_params, params.seed)
             student = new_student(lessons, replace(student_params, layers=layers), params.seed)

@@ -53,7 +53,7 @@ def run(
 
     Raises InputError where training diverges.
     """
-    from stages.core.data.prepared import CLOZE, has_cloze, load_split
+    from stages.core.data.prepared import CLOZE, has_cloze, load_split, parts_for_teacher
     from stages.core.files import write_json
     from stages.core.models.checkpoint import save_checkpoint
     from stages.core.models.encoder import is_qa_checkpoint, load_qa_model, load_tokenizer
@@ -75,7 +75,7 @@ def run(
 
     runs = 0 if is_qa_checkpoint(source) else params.runs
     start_model, losses, after_cloze = load_qa_model(source, seed=params.seed), [], {}
-    with scratch_folder(scratch, [params, runtime, encoder], [data, source]) as unfinished:
+    with scratch_folder(scratch, [params, runtime, encoder], [*parts_for_teacher(data), source]) as unfinished:
         if runs and has_cloze(data):
             training, passes = TrainingSet(load_split(data, CLOZE).windows), replace(params, epochs=params.cloze_epochs)
             losses.append(fit(start_model, LabelLoss(), training, passes, runtime, scratch=unfinished, name="cloze"))

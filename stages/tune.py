@@ -85,13 +85,14 @@ def run(
     Without `default` and `outputs` only help with trials.
     """
     origin = student_params.origin(teacher)  # a bad one stops here, before anything heavy is imported
+    from stages.core.data.prepared import parts_for_students
     from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
     from stages.core.models.encoder import load_tokenizer
     from stages.core.models.families import move
     from stages.core.training.finals import Finalist, finals
     from stages.core.training.fit import read_history, write_history
     from stages.core.training.lessons import load_lessons, some
-    from stages.core.training.outcome import finalists
+    from stages.core.training.outcome import finalists, paid
     from stages.core.training.scratch import passing_folder, run_key, scratch_folder
     from stages.core.training.search import Budget, search
     from stages.core.training.storage import open_storage
@@ -105,7 +106,8 @@ def run(
     lessons = load_lessons(data, teacher, cache, runtime.device, run_teacher=run_teacher)
     # Where the trials are kept, how many there are and whether students are averaged changes none of them.
     trial_params = replace(params, storage="", updates=0, average=False)
-    settings, inputs = [trial_params, distil_params, student_params, decode], [data, teacher, cache, origin]
+    settings = [trial_params, distil_params, student_params, decode]
+    inputs = [*parts_for_students(data), teacher, cache, origin]
     alike = replace(runtime, processor="", threads=0)  # of processes that share a search
     with scratch_folder(scratch, [*settings, runtime], inputs) if outputs else passing_folder(scratch) as unfinished:
         trial = TrialRun(
@@ -131,6 +133,7 @@ def run(
         )
         if outputs is None or distilled is None:
             return
+        study = paid(study, budget)
         ended = finals(
             trial,
             Finalist(distil_params, distilled, history, trial.dev_scores(distilled)),

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from stages.core.data.prepared import load_split
+from stages.core.data.prepared import load_questions
 from tests.hub_stand_in import COMMIT, HubStandIn, serve
 from tests.toy_models import toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_examples
@@ -149,7 +149,7 @@ def test_pinned_data_set_is_prepared(hub: HubStandIn, encoder: Path, tmp_path: P
     source = f"hub:rajpurkar/squad@{COMMIT}"
     done = prepare(tmp_path, hub, encoder, f"{source}:train", f"{source}:validation")
     assert done.returncode == 0, done.stderr
-    train, dev, test = (load_split(tmp_path / "prepared", name).examples for name in ("train", "dev", "test"))
+    train, dev, test = (load_questions(tmp_path / "prepared", name) for name in ("train", "dev", "test"))
     assert sorted([*train, *dev], key=str) == sorted(toy_examples(24, seed=1, articles=6), key=str)
     assert list(test) == toy_examples(8, seed=2, articles=6)
     metrics = json.loads((tmp_path / "data.json").read_text())

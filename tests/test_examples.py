@@ -16,6 +16,7 @@ from stages.core.data.examples import (
     describe_faults,
     find_fault,
     parse_squad,
+    parse_text,
     read_squad,
     sample,
     write_squad,
@@ -190,7 +191,13 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.json").startswith(f"{tmp_path}/a.json: no such file")
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xef\xbb\xbf{}", b"q,a\n"])
+def test_a_folder_in_the_place_of_a_file_is_told_in_one_line(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == f"{tmp_path}: cannot be read (Is a directory); name a SQuAD v1.1 JSON file"
+    with pytest.raises(InputError, match=r": cannot be read \(Is a directory\); name a text file$"):
+        list(parse_text(tmp_path))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xef\xbb\xbf{}", b"q,a\n", b"[" * 100_000, b"1" * 5_000])
 def test_file_that_is_not_json_is_told_in_one_line(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(data)
     message = refusal(tmp_path / "a.json")

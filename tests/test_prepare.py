@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from stages.core.data.examples import FAULTS, Answer, Example, write_squad
-from stages.core.data.prepared import load_split, load_taught
+from stages.core.data.prepared import load_questions, load_split, load_taught
 from stages.core.data.settings import WindowsParams
 from stages.core.data.windows import fingerprint_tokenizer
 from stages.core.errors import InputError
@@ -41,7 +41,8 @@ DATA = DataParams(
 WINDOWS = WindowsParams(max_length=64, doc_stride=16)
 STUDENT = StudentParams((0, 2))
 UNLABELLED = UnlabelledParams(other_offsets=0, other_paragraphs=0, cloze=0, sources=(), paragraphs=0)
-OUTPUTS = [f"{split}.{kind}" for split in ("dev", "test", "train") for kind in ("json", "safetensors")]
+LABELLED = [f"labelled/{split}.{kind}" for split in ("dev", "train") for kind in ("json", "safetensors")]
+OUTPUTS = [*LABELLED, "students/unlabelled.json", "test.json"]
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,12 @@ def prepare(
     return dict(json.loads((folder / f"{out}-data.json").read_text()))
 
 
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
 def splits(corpus: Path, out: str = "prepared") -> tuple[list[Example], ...]:
-    return tuple(list(load_split(corpus.parent / out, name).examples) for name in ("train", "dev", "test"))
+    return tuple(list(load_questions(corpus.parent / out, name)) for name in ("train", "dev", "test"))
 
 
 def test_dev_is_whole_articles_of_train(corpus: Path, encoder: EncoderParams) -> None:
@@ -97,8 +102,8 @@ def test_dev_may_name_its_own_sources(corpus: Path, encoder: EncoderParams) -> N
 
 def test_windows_lie_beside_their_questions(corpus: Path, encoder: EncoderParams) -> None:
     prepare(corpus, encoder)
-    assert sorted(path.name for path in (corpus.parent / "prepared").iterdir()) == OUTPUTS
-    for name in ("train", "dev", "test"):
+    assert files(corpus.parent / "prepared") == OUTPUTS
+    for name in ("train", "dev"):
         questions = load_split(corpus.parent / "prepared", name)
         assert set(questions.windows.question_ids) == {each.id for each in questions.examples}
         assert questions.windows.metadata["max_length"] == "64"
@@ -189,8 +194,8 @@ def student_of(folder: Path, family: str) -> StudentParams:
 def test_windows_are_cut_for_the_students_tokenizer_too(corpus: Path, encoder: EncoderParams, tmp_path: Path) -> None:
     student = student_of(tmp_path / "student", "roberta")
     plain, metrics = prepare(corpus, encoder, "plain"), prepare(corpus, encoder, student=student)
-    own = {"student_dev.safetensors", "student_train.safetensors"}
-    assert {path.name for path in (corpus.parent / "prepared").iterdir()} == {*OUTPUTS, *own}
+    own = ["students/student_dev.safetensors", "students/student_train.safetensors"]
+    assert files(corpus.parent / "prepared") == sorted([*OUTPUTS, *own])
     for name in OUTPUTS:
         assert (corpus.parent / "plain" / name).read_bytes() == (corpus.parent / "prepared" / name).read_bytes(), name
     tokenizer = load_tokenizer(Path(student.encoder))
@@ -206,14 +211,14 @@ def test_windows_are_cut_for_the_students_tokenizer_too(corpus: Path, encoder: E
         }
     assert metrics == plain
     prepare(corpus, encoder)
-    assert sorted(path.name for path in (corpus.parent / "prepared").iterdir()) == OUTPUTS, "an earlier student's stay"
+    assert files(corpus.parent / "prepared") == OUTPUTS, "an earlier student's stay"
 
 
 def test_a_students_encoder_with_the_same_tokenizer_needs_no_windows(
     corpus: Path, encoder: EncoderParams, tmp_path: Path
 ) -> None:
     prepare(corpus, encoder, student=student_of(tmp_path / "student", "bert"))
-    assert sorted(path.name for path in (corpus.parent / "prepared").iterdir()) == OUTPUTS
+    assert files(corpus.parent / "prepared") == OUTPUTS
     load_taught(corpus.parent / "prepared", "train")
 
 
@@ -232,7 +237,7 @@ def test_inputs_without_labels_lie_beside_the_splits(corpus: Path, encoder: Enco
     with pytest.raises(InputError, match=r"unlabelled.paragraphs is 6, wanted .*5"):
         prepare(corpus, encoder, "too many", dev=("primer:dev",), unlabelled=replace(asked, paragraphs=6))
     folder = corpus.parent / "prepared"
-    for name in OUTPUTS:
+    for name in [*LABELLED, "test.json"]:
         assert (folder / name).read_bytes() == (corpus.parent / "plain" / name).read_bytes(), name
     found, taught = load_split(folder, "unlabelled"), load_taught(folder, "unlabelled")
     assert metrics["unlabelled"] == {
@@ -254,7 +259,7 @@ def test_inputs_without_labels_lie_beside_the_splits(corpus: Path, encoder: Enco
         assert set(windows.start_positions.tolist()) == set(windows.end_positions.tolist()) == {-1}
     assert taught.windows.metadata != found.windows.metadata
     prepare(corpus, encoder, dev=("primer:dev",))
-    assert sorted(path.name for path in folder.iterdir()) == OUTPUTS, "an earlier run's stay"
+    assert files(folder) == OUTPUTS, "an earlier run's stay"
 
 
 def test_cloze_questions_for_the_teacher_are_others_than_those_without_labels(
@@ -265,12 +270,12 @@ def test_cloze_questions_for_the_teacher_are_others_than_those_without_labels(
     plain = prepare(corpus, encoder, "plain", unlabelled=asked, student=student)
     metrics = prepare(corpus, encoder, unlabelled=asked, student=student, cloze_questions=50)
     folder, before = corpus.parent / "prepared", corpus.parent / "plain"
-    files = {path.name for path in before.iterdir()}
-    assert {path.name for path in folder.iterdir()} == files | {"cloze.json", "cloze.safetensors"}
-    for name in OUTPUTS:
+    cloze = ["labelled/cloze.json", "labelled/cloze.safetensors"]
+    assert files(folder) == sorted([*files(before), *cloze])
+    for name in [*LABELLED, "test.json"]:
         assert (folder / name).read_bytes() == (before / name).read_bytes(), name
     prepare(corpus, encoder, "alone", cloze_questions=50)
-    for name in ("cloze.json", "cloze.safetensors"):
+    for name in cloze:
         alone = (corpus.parent / "alone" / name).read_bytes()
         assert (folder / name).read_bytes() == alone, "the teacher's depend on what students have"
     found, unlabelled = load_split(folder, "cloze"), load_split(folder, "unlabelled")
@@ -284,13 +289,13 @@ def test_cloze_questions_for_the_teacher_are_others_than_those_without_labels(
     pairs = [{(each.context, each.question) for each in part.examples} for part in (found, unlabelled)]
     assert len(pairs[0]) == 50 and not pairs[0] & pairs[1]
     prepare(corpus, encoder, unlabelled=asked, student=student)
-    assert {path.name for path in folder.iterdir()} == files, "an earlier run's stay"
+    assert files(folder) == files(before), "an earlier run's stay"
 
 
 def test_missing_split_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=re.escape(f"{tmp_path}/dev.json: no such file")):
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path}/labelled/dev.json: no such file")):
         load_split(tmp_path, "dev")
-    write_squad(tmp_path / "dev.json", toy_examples(2, seed=1))
+    write_squad(tmp_path / "labelled" / "dev.json", toy_examples(2, seed=1))
     with pytest.raises(InputError, match=r"dev\.safetensors: no such file; run the prepare stage"):
         load_split(tmp_path, "dev")
 

@@ -63,7 +63,9 @@ def toy_inputs(root: Path) -> ReportInputs:
     for name in ("teacher", "baseline"):
         history = {"step": [10, 20], "epoch": [0.5, 1.0], "learning_rate": [1e-4, 0.0], "loss": [2.0, 1.0]}
         pd.DataFrame(history).to_csv(root / "loss" / f"{name}.csv", index=False)
-    (root / "loss" / "tuned.csv").write_text("\n", encoding="utf-8")  # a run that did not train
+    (root / "loss" / "tuned.csv").write_text(
+        "step,epoch,learning_rate,loss\n", encoding="utf-8"
+    )  # a run that did not train
     toy_search(root)
     return ReportInputs(
         questions=root / "test.json",

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from stages.core.errors import InputError
 from stages.core.training import presence
 from stages.core.training import search as searching
-from stages.core.training.outcome import finalists, trials_table
+from stages.core.training.outcome import finalists, paid, trials_table
 from stages.core.training.places import places
 from stages.core.training.search import Budget, search
 from stages.core.training.space import Knob, Point, Space
@@ -236,6 +236,17 @@ def test_a_search_that_has_spent_its_budget_runs_nothing_and_a_larger_budget_goe
     assert none.points == []
     assert trials_table(run(tmp_path, more), SPACE).equals(uninterrupted)
     assert len(more.points) == len(uninterrupted) - first
+
+
+def test_a_smaller_budget_pays_for_the_first_trials_of_a_larger_search_alone(tmp_path: Path) -> None:
+    for name in ("small", "large"):
+        (tmp_path / name).mkdir()
+    small, large = (run(tmp_path / name, Climbing(), updates=n * TRIAL) for name, n in (("small", 3), ("large", 9)))
+    assert len(trials_table(large, SPACE)) > len(trials_table(small, SPACE))
+    found = paid(large, Budget(3 * TRIAL, EPOCH, 2, UNSTOPPED))
+    assert trials_table(found, SPACE).equals(trials_table(small, SPACE))
+    assert finalists(found, SPACE, 9) == finalists(small, SPACE, 9)
+    assert trials_table(paid(large, Budget(9 * TRIAL, EPOCH, 2, UNSTOPPED)), SPACE).equals(trials_table(large, SPACE))
 
 
 KILLED = """

@@ -81,6 +81,17 @@ def test_paragraphs_of_the_other_side_are_dropped_and_counted() -> None:
     assert dropped == {"context_on_two_sides": 2}
 
 
+def test_paragraphs_that_differ_in_white_space_alone_are_one() -> None:
+    here, there = "The king\nbuilt  a bridge.", "The king\r\nbuilt a bridge. "
+    kept, dropped = without_contexts_of([example("a", context=here), example("b")], [example("c", context=there)])
+    assert [each.id for each in kept] == ["b"]
+    assert dropped["context_on_two_sides"] == 1
+    rows = [example("a", "A", here), example("b", "B", there), example("c", "C", "the old king")]
+    for seed in range(5):
+        sides = split_by_article(rows, 0.3, seed)
+        assert {"A", "B"} <= titles(sides[0]) or {"A", "B"} <= titles(sides[1])
+
+
 def test_side_that_would_be_empty_is_refused() -> None:
     with pytest.raises(InputError, match="hold the same paragraphs"):
         without_contexts_of([example("a")], [example("b")])

@@ -23,9 +23,9 @@ from stages.cache_teacher import CacheTeacherParams
 from stages.core.data.batches import Batch, collate, ordered_batches
 from stages.core.data.examples import read_squad, write_squad
 from stages.core.data.logits import load_logits
-from stages.core.data.prepared import Questions, load_split
+from stages.core.data.prepared import Questions, load_split, load_taught
 from stages.core.data.settings import WindowsParams
-from stages.core.data.windows import NO_LABEL, load_windows
+from stages.core.data.windows import NO_LABEL
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.models.encoder import fingerprint, load_tokenizer
@@ -69,8 +69,8 @@ def model_files(name: str, weights: str = "model.safetensors") -> set[str]:
 
 
 WRITTEN = {
-    "prepare": {f"data/{split}.{kind}" for split in ("train", "dev", "test") for kind in ("json", "safetensors")}
-    | {"metrics/data.json"},
+    "prepare": {f"data/labelled/{split}.{kind}" for split in ("train", "dev") for kind in ("json", "safetensors")}
+    | {"data/students/unlabelled.json", "data/test.json", "metrics/data.json"},
     "teacher": model_files("teacher") | {"metrics/teacher.json", "loss/teacher.csv"},
     "cache_teacher": {"cache/train.safetensors", "cache/dev.safetensors", "metrics/cache_teacher.json"},
     "baseline": model_files("baseline")
@@ -802,9 +802,9 @@ def across(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_students_of_another_tokenizer_run_through_all_stages(across: Run) -> None:
-    own = {f"data/student_{name}.safetensors" for name in ("train", "dev", "unlabelled")}
+    own = {f"data/students/student_{name}.safetensors" for name in ("train", "dev", "unlabelled")}
     kept = {f"cache/own_{name}.safetensors" for name in ("train", "dev", "unlabelled")}
-    unlabelled = {"data/unlabelled.safetensors", "data/unlabelled.json", "cache/unlabelled.safetensors"}
+    unlabelled = {"data/students/unlabelled.safetensors", "cache/unlabelled.safetensors"}
     assert kept <= set(across[1]["cache_teacher"])
     assert {name: set(files) - own - kept - unlabelled for name, files in across[1].items()} == WRITTEN
     assert own <= set(across[1]["prepare"])
@@ -833,12 +833,12 @@ def test_the_pruned_teacher_learns_from_its_own_answers_and_costs_no_more(across
     """Each is priced at the length of its own windows."""
     pipeline = across[0]
     costs = []
-    for variant, name in (("finetuned", "student_train"), ("teacher_pruned", "train")):
-        length = round(float(load_windows(pipeline.root / "data" / f"{name}.safetensors").lengths.float().mean()))
+    for variant, load in (("finetuned", load_taught), ("teacher_pruned", load_split)):
+        length = round(float(load(pipeline.root / "data", "train").windows.lengths.float().mean()))
         costs.append(count_macs(load_checkpoint(pipeline.root / "models" / variant), length))
     assert 0.5 * costs[0] < costs[1] <= costs[0]
     teacher = load_checkpoint(pipeline.root / "models" / "teacher")
-    windows = load_windows(pipeline.root / "data" / "train.safetensors")
+    windows = load_split(pipeline.root / "data", "train").windows
     said = predict_logits(teacher, windows, batch_size=4, device=torch.device("cpu"), precision="fp32")
     cached = load_logits(
         pipeline.root / "cache" / "own_train.safetensors", windows, fingerprint(pipeline.root / "models" / "teacher")
@@ -915,12 +915,12 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_students_learn_from_inputs_without_labels_too(run: Run, more: Run) -> None:
-    extra = {"data/unlabelled.json", "data/unlabelled.safetensors", "cache/unlabelled.safetensors"}
+    extra = {"data/students/unlabelled.safetensors", "cache/unlabelled.safetensors"}
     assert {name: set(files) - extra for name, files in more[1].items()} == WRITTEN
     assert extra <= set(more[0].files())
     same = (
         *WRITTEN["teacher"],
-        *(f"{part}/{name}.safetensors" for part in ("data", "cache") for name in ("train", "dev")),
+        *(f"{part}/{name}.safetensors" for part in ("data/labelled", "cache") for name in ("train", "dev")),
     )
     assert all(more[0].files()[path] == run[0].files()[path] for path in same)
     for stage, model in (("baseline", "baseline"), ("distil", "distilled"), ("tune", "tuned"), ("prune", "pruned")):

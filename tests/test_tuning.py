@@ -47,7 +47,8 @@ def test_the_section_tells_cost_best_values_flatness_bounds_and_importance(tmp_p
     toy_search(tmp_path)
     text = section(tmp_path)
     assert text.startswith("## Search\n\n24 trials on dev, 1,100 updates in all; 4 stopped early.")
-    assert "best trial is 53.0, of the default point's 51.3. 7 of the 20 complete trials lie within 1 F1" in text
+    assert "best trial is 53.0, of the default point's 51.3. 7 of the 20 complete trials, the best among them," in text
+    assert "them, lie within 1 F1" in text
     assert "says that the optimum is flat along the knob" in text
     assert "| temperature | 1 to 8, log | 2 | 3.25 | 1.5 to 6 | 0.67 | 0.87 |" in text
     assert "| alpha | 0.5 to 1, linear | 0.9 | 1 | 0.75 to 1 | 0.50 | 0.13 |" in text

@@ -83,6 +83,14 @@ def autocast(device: "torch.device", precision: str) -> AbstractContextManager[o
     return contextlib.nullcontext()
 
 
+def wait(device: "torch.device") -> None:
+    """Let a CUDA device finish what was queued, before the clock is read; a CPU has finished when a call returns."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def describe(runtime: Runtime) -> dict[str, str]:
     """Return the names of what results depend on: device, processor, threads, precision of training here, versions."""
     packages = ("torch", "transformers", "tokenizers", "numpy", "onnxruntime", "optuna", "datasets", "dvc")

@@ -8,7 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from stages.core.data.examples import Example
 from stages.core.data.windows import Windows, make_windows
-from stages.core.models.encoder import load_tokenizer
+from stages.core.errors import InputError
+from stages.core.models.encoder import load_tokenizer, make_config, read_config
+from stages.core.models.families import FAMILIES, family_name
 from stages.core.models.positions import positions
 from stages.core.params import require
 
@@ -20,14 +22,25 @@ class Cutter:
     tokenizer: PreTrainedTokenizerFast
     max_length: int
     doc_stride: int
+    token_types: bool  # whether the model is told question and paragraph apart
 
     def cut(self, examples: Sequence[Example]) -> Windows:
         """Return the windows of examples; raises InputError where one cannot be cut."""
-        return make_windows(examples, self.tokenizer, max_length=self.max_length, doc_stride=self.doc_stride)
+        return make_windows(
+            examples,
+            self.tokenizer,
+            max_length=self.max_length,
+            doc_stride=self.doc_stride,
+            token_types=self.token_types,
+        )
 
 
 def load_cutter(source: Path, *, max_length: int, doc_stride: int) -> Cutter:
-    """Return what cuts for the model in the folder `source`; raises InputError where it has too few positions."""
+    """Return what cuts for the model in the folder `source`.
+
+    Token types go by the model's family: the class that a tokenizer is saved with may leave them out. Raises InputError
+    where the model has too few positions, or the tokenizer has more tokens than the model or lacks one it needs.
+    """
     room = positions(source)
     require(
         max_length <= room,
@@ -35,4 +48,13 @@ def load_cutter(source: Path, *, max_length: int, doc_stride: int) -> Cutter:
         max_length,
         f"at most {room}, which is all that the model in {source} has positions for",
     )
-    return Cutter(load_tokenizer(source), max_length, doc_stride)
+    tokenizer, fields = load_tokenizer(source), read_config(source)
+    for name in ("pad_token", "cls_token", "sep_token"):
+        if getattr(tokenizer, name) is None:
+            raise InputError(f"{source}: the tokenizer has no {name}; name it in tokenizer_config.json")
+    known = make_config(fields).vocab_size
+    if len(tokenizer) > known:
+        raise InputError(
+            f"{source}: the tokenizer has {len(tokenizer)} tokens, the model {known}; save the two together"
+        )
+    return Cutter(tokenizer, max_length, doc_stride, FAMILIES[family_name(fields["model_type"])].token_types)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stages.core.errors import InputError
+from stages.core.files import write_text
 
 T = TypeVar("T")
 
@@ -78,6 +79,11 @@ class Paragraph:
     place: str = field(default="", compare=False)
 
 
+def one_line(text: str) -> str:
+    """Return a text with single blanks for white space of any kind: what tells whether two paragraphs are one."""
+    return " ".join(text.split())
+
+
 def parse_squad(path: Path) -> Iterator[Record]:
     """Yield the records of one SQuAD v1.1 file; bytes that are not UTF-8 survive as surrogates for `check` to find.
 
@@ -100,6 +106,8 @@ def parse_text(path: Path) -> Iterator[Paragraph]:
         lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name a text file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a text file") from None
     for number, line in enumerate(lines, 1):
         if any("\ud800" <= character <= "\udfff" for character in line):
             raise InputError(f"{path}: line {number}: bytes that are not UTF-8; save the file as UTF-8")
@@ -120,7 +128,9 @@ def _parse(path: Path, read: Callable[[dict[str, Any], str, str], Iterable[T]]) 
         document = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name a SQuAD v1.1 JSON file") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a SQuAD v1.1 JSON file") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
         raise InputError(f"{path}: not JSON: {error}") from None
     place = f"{path}"
     try:
@@ -223,10 +233,7 @@ def write_squad(path: Path, examples: Iterable[Example]) -> None:
         {"title": title, "paragraphs": [_paragraph(context, rows) for context, rows in paragraphs.items()]}
         for title, paragraphs in articles.items()
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({"version": "1.1", "data": data}, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps({"version": "1.1", "data": data}, ensure_ascii=False) + "\n")
 
 
 def _paragraph(context: str, rows: Sequence[Example]) -> dict[str, Any]:

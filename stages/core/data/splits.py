@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stages.core.data.examples import FAULTS, Example, Fault, check, describe_faults
+from stages.core.data.examples import FAULTS, Example, Fault, check, describe_faults, one_line
 from stages.core.data.sources import read_source
 from stages.core.errors import InputError
 
@@ -37,11 +37,11 @@ def drop_faults(faults: Sequence[Fault], on_bad_record: str) -> Dropped:
 def without_contexts_of(examples: Iterable[Example], others: Iterable[Example]) -> tuple[list[Example], Dropped]:
     """Return the examples whose paragraph is not one of the others', and how many were dropped for it.
 
-    Raises InputError if none is left.
+    Paragraphs that differ in white space alone are one. Raises InputError if none is left.
     """
-    taken = {example.context for example in others}
+    taken = {one_line(example.context) for example in others}
     rows = list(examples)
-    kept = [example for example in rows if example.context not in taken]
+    kept = [example for example in rows if one_line(example.context) not in taken]
     if not kept:
         raise InputError("params.yaml: data: two of train, dev and test hold the same paragraphs; name other sources")
     return kept, Counter(context_on_two_sides=len(rows) - len(kept))
@@ -83,6 +83,6 @@ def _linked_articles(examples: Iterable[Example]) -> dict[str, str]:
     owner: dict[str, str] = {}
     for example in examples:
         parent.setdefault(example.title, example.title)
-        first = owner.setdefault(example.context, example.title)
+        first = owner.setdefault(one_line(example.context), example.title)
         parent[root(example.title)] = root(first)
     return {title: root(title) for title in parent}

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from stages.core.data.examples import Example, Fault, Paragraph, Record, find_fault
+from stages.core.data.examples import Example, Fault, Paragraph, Record, find_fault, one_line
 from stages.core.data.sources import read_bare_questions, read_paragraphs
 from stages.core.data.splits import Dropped, drop_faults
 from stages.core.errors import InputError
@@ -29,8 +29,9 @@ def at_other_offsets(labelled: Sequence[Example], count: int, seed: int, *, take
     A question may be drawn with several beginnings. No text left is one of `taken`. Raises InputError if there are
     fewer.
     """
+    shut = {one_line(text) for text in taken}
     starts = [
-        [place for place in _word_starts(each.context) if each.context[place:] not in taken] if count else []
+        [place for place in _word_starts(each.context) if one_line(each.context[place:]) not in shut] if count else []
         for each in labelled
     ]
     drawn = []
@@ -112,11 +113,11 @@ def read_pool(
         elif not any(f"{place},".startswith(f"{paragraph.place},") for place in told):
             faults.append(fault)
     dropped = drop_faults(faults, on_bad_record)
-    shut_texts = {_one_line(text) for text in taken}
+    shut_texts = {one_line(text) for text in taken}
     shut_titles = {_plain(title) for title in articles if title}
 
     def is_free(each: Paragraph | Example) -> bool:
-        return _one_line(each.context) not in shut_texts and _plain(each.title) not in shut_titles
+        return one_line(each.context) not in shut_texts and _plain(each.title) not in shut_titles
 
     return (
         [each for each in paragraphs if is_free(each)],
@@ -130,13 +131,9 @@ def _fault_but_no_answer(record: Record, seen: set[str]) -> Fault | None:
     return None if fault is not None and fault.kind == "no_answer" else fault
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def _plain(title: str) -> str:
     """Return a title as files and data sets alike would have it: they change spaces, slashes and capitals."""
-    return _one_line(re.sub(r"[_/]", " ", unicodedata.normalize("NFC", title))).casefold()
+    return one_line(re.sub(r"[_/]", " ", unicodedata.normalize("NFC", title))).casefold()
 
 
 def _word_starts(context: str) -> list[int]:

@@ -112,19 +112,28 @@ class Windows:
 
 
 def make_windows(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, *, max_length: int, doc_stride: int
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    max_length: int,
+    doc_stride: int,
+    token_types: bool | None = None,
 ) -> Windows:
     """Tokenise examples into windows labelled with each example's `label`.
+
+    `token_types` says whether the model is told question and paragraph apart; without it the tokenizer does.
 
     Raises InputError where a question leaves the context less room than `doc_stride` tokens, and where a context has
     no token.
     """
+    if token_types is None:
+        token_types = "token_type_ids" in tokenizer.model_input_names
     metadata = {
         "tokenizer": fingerprint_tokenizer(tokenizer),
         "max_length": str(max_length),
         "doc_stride": str(doc_stride),
         "pad_token_id": str(tokenizer.pad_token_id),
-        "uses_token_types": str("token_type_ids" in tokenizer.model_input_names),
+        "uses_token_types": str(token_types),
     }
     first, *others = (
         _as_windows(list(_encode(examples[at : at + QUESTIONS_AT_A_TIME], tokenizer, max_length, doc_stride)), metadata)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stages.core.data.cutting import Cutter
 from stages.core.data.examples import Example, write_squad
-from stages.core.data.prepared import STUDENT, UNLABELLED
+from stages.core.data.prepared import STUDENT, UNLABELLED, own_windows_path, questions_path, windows_path
 from stages.core.data.verify import describe, verify
 from stages.core.data.windows import save_windows
 
@@ -29,10 +29,11 @@ def write_split(
         figures = describe(examples, windows)
         verify(own_name, figures)
         described[own_name] = {key: figures[key] for key in OWN_FIGURES}
-    write_squad(folder / f"{name}.json", examples)
-    save_windows(cut, folder / f"{name}.safetensors")
+    write_squad(questions_path(folder, name), examples)
+    if name != "test":  # a model's own tokenizer cuts it when the model is scored
+        save_windows(cut, windows_path(folder, name))
     for windows in own:
-        save_windows(windows, folder / f"{own_name}.safetensors")
+        save_windows(windows, own_windows_path(folder, name))
     return described
 
 
@@ -41,16 +42,16 @@ def write_unlabelled(
 ) -> dict[str, dict[str, int]]:
     """Write questions without answers, drawn by kind, and windows without labels; return their counts, by name.
 
-    Where there are none nothing is written. As in `write_split`, windows of the students' own tokenizer stand beside
-    the teacher's only where they differ.
+    Where there are none the file of questions is empty. As in `write_split`, windows of the students' own tokenizer
+    stand beside the teacher's only where they differ.
     """
     examples = [each for kind in drawn.values() for each in kind]
+    write_squad(questions_path(folder, UNLABELLED), examples)
     if not examples:
         return {}
     cut, *own = (cutter.cut(examples).without_labels() for cutter in cutters)
-    write_squad(folder / f"{UNLABELLED}.json", examples)
-    save_windows(cut, folder / f"{UNLABELLED}.safetensors")
+    save_windows(cut, windows_path(folder, UNLABELLED))
     for windows in own:
         if windows.fingerprint() != cut.fingerprint():
-            save_windows(windows, folder / f"{STUDENT}{UNLABELLED}.safetensors")
+            save_windows(windows, own_windows_path(folder, UNLABELLED))
     return {UNLABELLED: {**{kind: len(rows) for kind, rows in drawn.items()}, "windows": len(cut)}}

@@ -16,6 +16,7 @@ from stages.core.models.encoder import build_qa_model, make_config
 from stages.core.models.families import layers, move, stock_shape
 from stages.core.models.macs import count_macs
 from stages.core.models.shapes import PrunedShapes, apply_shapes
+from stages.core.runtime import wait
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,9 @@ def _milliseconds(networks: Sequence[nn.Module], inputs: Mapping[str, Tensor], r
     with torch.inference_mode():
         for number in range(len(found)):
             for place, network in enumerate(networks):
-                _wait(device)
+                wait(device)
                 start = time.perf_counter()
                 network(**inputs)
-                _wait(device)
+                wait(device)
                 found[number, place] = 1000 * (time.perf_counter() - start)
     return [float(value) for value in np.median(found[2:], axis=0)]
-
-
-def _wait(device: torch.device) -> None:
-    """Let a CUDA device finish what was queued; a CPU has finished when the call returns."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

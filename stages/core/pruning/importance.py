@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from stages.core.data.batches import Batch
 from stages.core.models.families import Layer, layers, stock_shape
 from stages.core.pruning.budget import Scores
+from stages.core.qa.inference import evaluating
 
 LossFunction = Callable[[PreTrainedModel, Batch], Mapping[str, Tensor]]
 
@@ -31,7 +32,7 @@ def mask_fisher(
     pass gives the gradients of all B of them. Dropout is off.
     """
     sums = [torch.zeros(count, dtype=torch.float64, device=device) for count in _unit_counts(model)]
-    with _evaluating(model):
+    with evaluating(model):
         for batch in batches:
             for total, gradient in zip(sums, _window_gradients(model, batch.to(device), loss_fn), strict=True):
                 total += gradient.double().square().sum(dim=0)
@@ -101,16 +102,6 @@ def _hooked(linear: nn.Linear, mask: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _unit_counts(model: PreTrainedModel) -> list[int]:

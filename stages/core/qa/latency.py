@@ -18,7 +18,7 @@ from torch import nn
 from stages.core.data.batches import Batch, collate
 from stages.core.data.windows import Windows
 from stages.core.qa.inference import evaluating
-from stages.core.runtime import autocast
+from stages.core.runtime import autocast, wait
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -88,17 +88,11 @@ def _rotated(names: Sequence[str], by: int) -> Iterator[str]:
 
 
 def _seconds(model: nn.Module, inputs: Mapping[str, torch.Tensor], device: torch.device) -> float:
-    _wait(device)
+    wait(device)
     start = time.perf_counter()
     model(**inputs)
-    _wait(device)
+    wait(device)
     return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    """Let a CUDA device finish what was queued; a CPU has finished when the call returns."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _summary(alone: FloatArray, together: FloatArray) -> dict[str, float]:

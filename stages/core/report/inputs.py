@@ -148,11 +148,10 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 
 def _read_history(path: Path) -> pd.DataFrame:
-    """Return a history, without rows where the file is empty: a ready checkpoint is not trained. Raises InputError."""
+    """Return a history, without rows where nothing was trained, as with a ready checkpoint. Raises InputError."""
     try:
-        return pd.read_csv(path)
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame(columns=list(_HISTORY_COLUMNS), dtype="float64")
+        history = pd.read_csv(path)
+        return history if len(history) else history.astype("float64")
     except ValueError as error:
         raise InputError(f"{path}: no whole table ({error}); run the stage that writes it again") from None
 

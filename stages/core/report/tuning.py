@@ -65,8 +65,8 @@ def search_section(found: Search) -> str:
             "## Search\n",
             f"{figures['trials']:.0f} trials on dev, {figures['updates']:,.0f} updates in all;"
             f" {figures['trials_pruned']:.0f} stopped early. {_best_sentence(figures)}"
-            f" {figures['trials_near_best']:.0f} of the {complete:.0f} complete trials lie {near}."
-            f" {_flatness(found)}\n",
+            f" {figures['trials_near_best']:.0f} of the {complete:.0f} complete trials, the best among them, lie"
+            f" {near}. {_flatness(found)}\n",
             _table(found.knobs, near, told=_enough(found)),
             f"{_finalists_sentence(figures)} {_boundary_sentence(found.knobs)} {_importance_sentence(found)}\n",
         ]

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from stages.core.data.batches import Batch, FlatLogits, Heard, count_batches, shuffled_batches
 from stages.core.data.windows import NO_LABEL, Windows
 from stages.core.errors import InputError
+from stages.core.files import write_text
 from stages.core.models.families import word_embeddings
 from stages.core.models.kernels import set_inference_kernel, set_training_kernel
 from stages.core.runtime import Runtime, autocast
@@ -28,6 +29,7 @@ from stages.core.training.losses import Loss, LossTerms
 from stages.core.training.settings import FitParams
 
 History = list[dict[str, float]]
+COLUMNS = ("step", "epoch", "learning_rate", "loss")  # and the parts of the loss
 
 
 @dataclass
@@ -182,10 +184,8 @@ def learning_rate_at(step: int, total: int, params: FitParams) -> float:
 
 def write_history(history: History, path: Path) -> None:
     """Write a loss history as CSV: step, epoch, learning_rate, loss and the loss's parts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pd.DataFrame(history).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
-    partial.replace(path)
+    frame = pd.DataFrame(history) if history else pd.DataFrame(columns=COLUMNS)
+    write_text(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def read_history(path: Path) -> History:

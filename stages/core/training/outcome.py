@@ -45,6 +45,29 @@ def finalists(study: optuna.Study, space: Space, count: int) -> dict[int, Point]
     return dict(list(found.items())[:count])
 
 
+def paid(study: optuna.Study, budget: Budget) -> optuna.Study:
+    """Return a study of those trials that ended, by their places, that a search under this budget runs.
+
+    The storage may hold more: of a search that was interrupted and goes on under a smaller budget, or of one that is
+    shared and had a larger one before.
+    """
+    kept, spent = optuna.create_study(direction="maximize"), 0
+    for trial in _ended(study).values():
+        if spent >= budget.updates:
+            break
+        spent += budget.spent(trial)
+        kept.add_trial(
+            create_trial(
+                state=trial.state,
+                value=trial.value,
+                params=trial.params,
+                distributions=trial.distributions,
+                intermediate_values=trial.intermediate_values,
+            )
+        )
+    return kept
+
+
 def trials_table(
     study: optuna.Study, space: Space, full_f1: Mapping[int, float] = MappingProxyType({})
 ) -> pd.DataFrame:
