@@ -84,18 +84,23 @@ def run(
     models = list(dict.fromkeys([source, student.origin(source)]))
     from stages.core.data.cloze import cloze_questions
     from stages.core.data.cutting import load_cutter
-    from stages.core.data.examples import Paragraph, sample
+    from stages.core.data.examples import Example, Paragraph, sample
     from stages.core.data.prepared import CLOZE, TAUGHT
     from stages.core.data.splits import count_dropped, read_sources, split_by_article, without_contexts_of
     from stages.core.data.unlabelled import at_other_offsets, on_other_paragraphs, on_paragraphs, read_pool
     from stages.core.data.writing import write_split, write_unlabelled
     from stages.core.files import whole_folder, write_json
 
-    test, bad_test = read_sources(params.test, corpus, params.on_bad_record)
-    train, bad_train = read_sources(params.train, corpus, params.on_bad_record)
+    cutters = [load_cutter(model, max_length=windows.max_length, doc_stride=windows.doc_stride) for model in models]
+
+    def refuse(example: Example) -> str:
+        return next(filter(None, (cutter.refuse(example) for cutter in cutters)), "")
+
+    test, bad_test = read_sources(params.test, corpus, params.on_bad_record, refuse)
+    train, bad_train = read_sources(params.train, corpus, params.on_bad_record, refuse)
     train, in_test = without_contexts_of(train, test)
     if params.dev:
-        dev, bad_dev = read_sources(params.dev, corpus, params.on_bad_record)
+        dev, bad_dev = read_sources(params.dev, corpus, params.on_bad_record, refuse)
         dev, dev_in_test = without_contexts_of(dev, test)
         train, in_dev = without_contexts_of(train, dev)
         lost = [bad_test, bad_train, bad_dev, in_test, in_dev, dev_in_test]
@@ -109,7 +114,7 @@ def run(
     }
     taken, articles = {each.context for each in (*dev, *test)}, {each.title for each in (*dev, *test)}
     found, asked, bad_found = read_pool(
-        unlabelled.sources, corpus, params.on_bad_record, taken=taken, articles=articles
+        unlabelled.sources, corpus, params.on_bad_record, refuse, taken=taken, articles=articles
     )
     of_train = [Paragraph(each.title, each.context) for each in train]
     # The teacher's first: how many the students have beside them changes nothing of the teacher.
@@ -122,7 +127,6 @@ def run(
         "cloze": [replace(each, answers=()) for each in cloze[params.cloze_questions :]],
         "paragraphs": on_paragraphs(found, [*splits["train"], *asked], unlabelled.paragraphs, params.seed),
     }
-    cutters = [load_cutter(model, max_length=windows.max_length, doc_stride=windows.doc_stride) for model in models]
     counts: dict[str, object] = {"dropped": count_dropped(*lost, bad_found)}
     with whole_folder(out) as folder:
         for name, examples in splits.items():

@@ -135,7 +135,7 @@ def test_same_inputs_give_the_same_bytes(corpus: Path, encoder: EncoderParams) -
 def test_metrics_have_counts_lengths_and_both_figures(corpus: Path, encoder: EncoderParams) -> None:
     metrics = prepare(corpus, encoder)
     assert sorted(metrics) == ["dev", "dropped", "test", "train"]
-    assert set(metrics["dropped"]) == {*FAULTS, "context_on_two_sides"}
+    assert set(metrics["dropped"]) == {*FAULTS, "cannot_be_cut", "context_on_two_sides"}
     assert set(metrics["dropped"].values()) == {0}
     assert metrics["test"]["articles"] == 4
     assert metrics["test"]["paragraphs"] == 10
@@ -332,11 +332,33 @@ def test_skip_counts_every_kind_of_fault(
 ) -> None:
     counts = unsound(corpus)
     metrics = prepare(corpus, encoder, on_bad_record="skip")
-    assert metrics["dropped"] == {**counts, "context_on_two_sides": 0}
+    assert metrics["dropped"] == {**counts, "cannot_be_cut": 0, "context_on_two_sides": 0}
     assert metrics["train"]["questions"] + metrics["dev"]["questions"] == 41
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(FAULTS)
     assert all(line.startswith("skipped: ") for line in lines)
+
+
+def test_what_no_window_holds_is_told_with_its_place_or_skipped_and_counted(
+    corpus: Path, encoder: EncoderParams, tmp_path: Path
+) -> None:
+    """Of train, a question as long as a window; of the pool, a paragraph that is nothing to the tokenizer."""
+    (asked,) = toy_examples(1, seed=7)
+    long = replace(asked, id="long", question="who " * 60)
+    write_squad(corpus / "train.json", [*toy_examples(40, seed=1, articles=10), long])
+    write_squad(corpus / "more.json", [replace(asked, id="more", context="\u200b"), replace(asked, id="sound")])
+    pool = replace(UNLABELLED, paragraphs=1, sources=(str(corpus / "more.json"),))
+    with pytest.raises(InputError, match=r"train.json: article .*, id 'long': cannot_be_cut: a question of 60 tokens"):
+        prepare(corpus, encoder, unlabelled=pool)
+    write_squad(corpus / "train.json", toy_examples(40, seed=1, articles=10))
+    with pytest.raises(InputError, match=r"more.json: article .*: cannot_be_cut: .*nothing to read"):
+        prepare(corpus, encoder, unlabelled=pool)
+    assert not (corpus.parent / "prepared").exists()
+    write_squad(corpus / "train.json", [*toy_examples(40, seed=1, articles=10), long])
+    metrics = prepare(corpus, encoder, unlabelled=pool, on_bad_record="skip")
+    assert metrics["dropped"]["cannot_be_cut"] == 2
+    assert metrics["train"]["questions"] + metrics["dev"]["questions"] == 40
+    assert metrics["unlabelled"]["paragraphs"] == 1
 
 
 def write_params(folder: Path, text: str = "", **data: Any) -> None:

@@ -99,7 +99,7 @@ def test_side_that_would_be_empty_is_refused() -> None:
 
 def test_counts_add_up_and_name_every_reason() -> None:
     total = count_dropped(Counter(no_answer=1, malformed=2), Counter(no_answer=3), Counter(context_on_two_sides=4))
-    assert set(total) == {*FAULTS, "context_on_two_sides"}
+    assert set(total) == {*FAULTS, "cannot_be_cut", "context_on_two_sides"}
     assert {reason: count for reason, count in total.items() if count} == {
         "no_answer": 4,
         "malformed": 2,

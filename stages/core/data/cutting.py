@@ -1,7 +1,7 @@
 """A tokenizer with the size of its windows: what cuts questions for one model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
@@ -13,6 +13,8 @@ from stages.core.models.encoder import load_tokenizer, make_config, read_config
 from stages.core.models.families import FAMILIES, family_name
 from stages.core.models.positions import positions
 from stages.core.params import require
+
+MOST_SPECIAL = 4  # tokens around a question and its paragraph: RoBERTa and MPNet have two between them
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,19 @@ class Cutter:
             doc_stride=self.doc_stride,
             token_types=self.token_types,
         )
+
+    def refuse(self, example: Example) -> str:
+        """Return why an example cannot be cut, or an empty text.
+
+        Only what may be too long, with as many tokens as bytes, or may be nothing to the tokenizer is given to it.
+        """
+        may_be_long = len(example.question.encode()) + MOST_SPECIAL + self.doc_stride >= self.max_length
+        if may_be_long or not any(character.isalnum() for character in example.context):
+            try:
+                self.cut([replace(example, answers=())])
+            except InputError as error:
+                return str(error).removeprefix(f"id {example.id!r}: ")
+        return ""
 
 
 def load_cutter(source: Path, *, max_length: int, doc_stride: int) -> Cutter:

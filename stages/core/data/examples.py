@@ -17,6 +17,8 @@ from stages.core.files import write_text
 
 T = TypeVar("T")
 
+CANNOT_BE_CUT = "cannot_be_cut"
+# Those that a record has by itself; that no window holds it depends on the tokenizer.
 FAULTS = (
     "answer_not_at_offset",
     "duplicate_id",
@@ -184,13 +186,24 @@ def find_fault(record: Record, seen: set[str]) -> Fault | None:
     return None
 
 
-def check(records: Iterable[Record]) -> tuple[list[Example], list[Fault]]:
-    """Sort records into sound examples and faults; nothing is repaired."""
+def cutting_fault(record: Record, refuse: Callable[[Example], str]) -> Fault | None:
+    """Return the fault of a record that cannot be cut into windows, for the reason that `refuse` gives, or None."""
+    reason = refuse(record.example)
+    return Fault(CANNOT_BE_CUT, record.place, reason) if reason else None
+
+
+def check(
+    records: Iterable[Record], refuse: Callable[[Example], str] = lambda example: ""
+) -> tuple[list[Example], list[Fault]]:
+    """Sort records into sound examples and faults; nothing is repaired.
+
+    `refuse` says why an example that is sound in itself cannot be cut into windows, if so.
+    """
     examples: list[Example] = []
     faults: list[Fault] = []
     seen: set[str] = set()
     for record in records:
-        fault = find_fault(record, seen)
+        fault = find_fault(record, seen) or cutting_fault(record, refuse)
         if fault:
             faults.append(fault)
         else:

@@ -2,22 +2,25 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from stages.core.data.examples import FAULTS, Example, Fault, check, describe_faults, one_line
+from stages.core.data.examples import CANNOT_BE_CUT, FAULTS, Example, Fault, check, describe_faults, one_line
 from stages.core.data.sources import read_source
 from stages.core.errors import InputError
 
 Dropped = Counter[str]  # records left out, by reason
 
 
-def read_sources(sources: Sequence[str], corpus: Path, on_bad_record: str) -> tuple[list[Example], Dropped]:
+def read_sources(
+    sources: Sequence[str], corpus: Path, on_bad_record: str, refuse: Callable[[Example], str] = lambda example: ""
+) -> tuple[list[Example], Dropped]:
     """Return the sound examples of all sources and the count of records dropped by kind of fault.
 
-    Raises InputError, a line per kind of fault, if there is one and `on_bad_record` is "error".
+    `refuse` says why one cannot be cut into windows, if so. Raises InputError, a line per kind of fault, if there is
+    one and `on_bad_record` is "error".
     """
-    examples, faults = check(record for source in sources for record in read_source(source, corpus))
+    examples, faults = check((record for source in sources for record in read_source(source, corpus)), refuse)
     dropped = drop_faults(faults, on_bad_record)
     if not examples:
         raise InputError(f"params.yaml: data: no sound question in {', '.join(sources)}")
@@ -50,7 +53,7 @@ def without_contexts_of(examples: Iterable[Example], others: Iterable[Example]) 
 def count_dropped(*parts: Dropped) -> dict[str, int]:
     """Add up counts, with a zero for each reason that did not occur, so that the keys are always the same."""
     total = sum(parts, Counter[str]())
-    return {reason: total[reason] for reason in (*FAULTS, "context_on_two_sides")}
+    return {reason: total[reason] for reason in (*FAULTS, CANNOT_BE_CUT, "context_on_two_sides")}
 
 
 def split_by_article(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:

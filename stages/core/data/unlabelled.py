@@ -10,12 +10,12 @@ import random
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from stages.core.data.examples import Example, Fault, Paragraph, Record, find_fault, one_line
+from stages.core.data.examples import Example, Fault, Paragraph, Record, cutting_fault, find_fault, one_line
 from stages.core.data.sources import read_bare_questions, read_paragraphs
 from stages.core.data.splits import Dropped, drop_faults
 from stages.core.errors import InputError
@@ -85,21 +85,27 @@ def on_paragraphs(
 
 
 def read_pool(
-    sources: Sequence[str], corpus: Path, on_bad_record: str, *, taken: Collection[str], articles: Collection[str]
+    sources: Sequence[str],
+    corpus: Path,
+    on_bad_record: str,
+    refuse: Callable[[Example], str] = lambda example: "",
+    *,
+    taken: Collection[str],
+    articles: Collection[str],
 ) -> tuple[list[Paragraph], list[Example], Dropped]:
     """Return the sound paragraphs of all sources, their questions without answers, and what was dropped, by fault.
 
     Paragraphs need no question, questions no answer. Left out, with their questions, are paragraphs whose text is one
     of `taken`, whatever its white space, and those of `articles`, by title, as "AC/DC_(band)" and "AC DC (band)" are
-    one; an empty title names none. Raises InputError, a line per kind of fault, if there is one and `on_bad_record` is
-    "error", and for a text file that is not UTF-8.
+    one; an empty title names none. `refuse` says why one cannot be cut into windows, if so. Raises InputError, a
+    line per kind of fault, if there is one and `on_bad_record` is "error", and for a text file that is not UTF-8.
     """
     seen: set[str] = set()
     questions: list[Example] = []
     faults: list[Fault] = []
     told: list[str] = []  # places of questions with a fault, which may be the paragraph's
     for record in (record for source in sources for record in read_bare_questions(source, corpus)):
-        if (fault := _fault_but_no_answer(record, seen)) is not None:
+        if (fault := _fault_but_no_answer(record, seen, refuse)) is not None:
             faults.append(fault)
             told.append(record.place)
         else:
@@ -108,7 +114,7 @@ def read_pool(
     paragraphs: dict[Paragraph, None] = {}
     for paragraph in (paragraph for source in sources for paragraph in read_paragraphs(source, corpus)):
         asked = Record(paragraph.place, Example("", paragraph.title, paragraph.context, "?", ()))
-        if (fault := _fault_but_no_answer(asked, set())) is None:
+        if (fault := _fault_but_no_answer(asked, set(), refuse)) is None:
             paragraphs[paragraph] = None
         elif not any(f"{place},".startswith(f"{paragraph.place},") for place in told):
             faults.append(fault)
@@ -126,9 +132,9 @@ def read_pool(
     )
 
 
-def _fault_but_no_answer(record: Record, seen: set[str]) -> Fault | None:
+def _fault_but_no_answer(record: Record, seen: set[str], refuse: Callable[[Example], str]) -> Fault | None:
     fault = find_fault(record, seen)
-    return None if fault is not None and fault.kind == "no_answer" else fault
+    return cutting_fault(record, refuse) if fault is None or fault.kind == "no_answer" else fault
 
 
 def _plain(title: str) -> str:
