@@ -70,6 +70,19 @@ def test_code_dependencies_are_the_import_closure(name: str) -> None:
 
 
 @stage
+def test_a_stage_depends_on_no_more_of_the_data_than_it_reads(name: str) -> None:
+    """Else other inputs for students would train the teacher anew, and another test set everybody."""
+    given = re.findall(r"data/prepared\S*", STAGES[name]["cmd"])
+    parts = {"data/prepared/labelled"} | ({"data/prepared/students"} if name != "teacher" else set())
+    wanted = {"data/prepared": parts, "data/prepared/test.json": {"data/prepared/test.json"}}
+    listed = {dep for dep in STAGES[name]["deps"] if dep.startswith("data/prepared")}
+    if name == "prepare":
+        assert given == ["data/prepared"] and not listed
+    else:
+        assert listed == set().union(*(wanted[path] for path in given))
+
+
+@stage
 def test_parameters_are_the_sections_the_script_loads(name: str) -> None:
     source = (ROOT / f"stages/{name}.py").read_text(encoding="utf-8")
     loaded = set(re.findall(r'load_params\(\s*"(\w+)", \w+\)', source))
