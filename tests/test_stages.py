@@ -684,7 +684,7 @@ def test_a_ready_qa_checkpoint_is_verified_and_scored_but_not_trained(tmp_path: 
     dev = load_split(tmp_path / "data", "dev")
     scored = quality(score_model(load_checkpoint(tmp_path / "encoder"), dev, DECODE, torch.device("cpu"), 4))
     assert metrics["dev"] == scored
-    assert (tmp_path / "loss" / "teacher.csv").read_text() == "\n"
+    assert (tmp_path / "loss" / "teacher.csv").read_text() == "step,epoch,learning_rate,loss\n"
     pipeline.encoder = EncoderParams(pipeline.encoder.model, "0" * 64)
     assert "correct the spec or the sha256" in refusal(pipeline.teacher)
 
