@@ -23,7 +23,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from multiprocessing import get_context
@@ -55,9 +55,10 @@ class Stage:
         """Whether it reads what `other` writes: that path, one inside it, or a folder that holds it."""
         return any(_within(mine, its) or _within(its, mine) for mine in self.reads for its in other.writes)
 
-    def is_there(self) -> bool:
-        """Whether all of its outputs are."""
-        return all(Path(path).exists() for path in self.writes)
+    def is_there(self, parts: Iterable[str] = ()) -> bool:
+        """Whether all of its outputs are, and those of the `parts` that lie in one."""
+        inside = (part for part in parts if any(_within(part, its) for its in self.writes))
+        return all(Path(path).exists() for path in (*self.writes, *inside))
 
 
 def read_stages(path: Path) -> list[Stage]:
@@ -94,7 +95,8 @@ def to_run(stages: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:
         raise InputError(f"{unknown[0]}: no such stage in dvc.yaml; it has {', '.join(each.name for each in stages)}")
     asked = [each for each in stages if any(_called(each, name) for name in names)]
     needed = _closure(asked, lambda stage: [each for each in stages if stage.needs(each)])
-    stale = [each for each in needed if not each.is_there()]
+    parts = {path for each in stages for path in each.reads}  # of what one stage writes, another may read a part
+    stale = [each for each in needed if not each.is_there(parts)]
     running = _closure(stale, lambda stage: [each for each in needed if each.needs(stage)])
     return [each for each in stages if each in running]
 

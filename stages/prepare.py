@@ -1,6 +1,7 @@
 """Raw questions -> checked examples, article-wise splits and tokenised windows.
 
-Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, their windows, and what it counted.
+Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, the windows of
+the first two, and what it counted.
 Where students have an encoder with another tokenizer, train and dev are cut for that one too. Inputs without labels,
 which a teacher can answer all the same, are drawn where `unlabelled` asks for them, and cloze questions with the phrase
 that answers them, which a teacher learns from before it sees a label, where `data` does. A record that is not sound
@@ -118,7 +119,7 @@ def run(
     )
     of_train = [Paragraph(each.title, each.context) for each in train]
     # The teacher's first: how many the students have beside them changes nothing of the teacher.
-    cloze = cloze_questions([*of_train, *found], params.cloze_questions + unlabelled.cloze, params.seed)
+    cloze = cloze_questions([*of_train, *found], params.cloze_questions + unlabelled.cloze, params.seed, refuse)
     if params.cloze_questions:
         splits[CLOZE] = cloze[: params.cloze_questions]
     drawn = {

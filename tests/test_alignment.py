@@ -14,6 +14,7 @@ from stages.core.data.carry import best_windows
 from stages.core.data.prepared import Questions
 from stages.core.data.windows import Windows, make_windows
 from stages.core.models.checkpoint import save_checkpoint
+from stages.core.models.families import FAMILIES
 from stages.core.training.alignment import align, shared_characters
 from stages.core.training.distillation import distil
 from stages.core.training.fit import TrainingSet
@@ -81,7 +82,13 @@ def test_a_token_gets_the_mean_of_those_that_share_its_characters(seed: int) -> 
 def test_real_tokenizers_meet_by_characters(tmp_path: Path, mine: str, its: str) -> None:
     examples = toy_examples(6, seed=3)
     student, teacher = (
-        make_windows(examples, toy_tokenizer(tmp_path / family, family), max_length=40, doc_stride=4)
+        make_windows(
+            examples,
+            toy_tokenizer(tmp_path / family, family),
+            max_length=40,
+            doc_stride=4,
+            token_types=FAMILIES[family].token_types,
+        )
         for family in (mine, its)
     )
     heard = heard_by(teacher, student)
@@ -133,7 +140,13 @@ def across(
     """Windows of a student and its teacher: byte-level ones and shorter WordPiece ones, or of other `families`."""
     examples = toy_examples(count, seed=seed)
     student, teacher = (
-        make_windows(examples, toy_tokenizer(tmp_path / family, family), max_length=40, doc_stride=4)
+        make_windows(
+            examples,
+            toy_tokenizer(tmp_path / family, family),
+            max_length=40,
+            doc_stride=4,
+            token_types=FAMILIES[family].token_types,
+        )
         for family in families
     )
     return student, heard_by(teacher, student)

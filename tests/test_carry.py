@@ -15,6 +15,7 @@ from stages.core.data.examples import Answer, Example
 from stages.core.data.prepared import Questions
 from stages.core.data.windows import Windows, make_windows
 from stages.core.errors import InputError
+from stages.core.models.families import FAMILIES
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.evaluation import answer
 from stages.core.training.losses import soft_divergence
@@ -215,7 +216,13 @@ def asked(key: str, context: str) -> Example:
 
 
 def cut(examples: list[Example], folder: Path, family: str, max_length: int = 128) -> Windows:
-    return make_windows(examples, toy_tokenizer(folder / family, family), max_length=max_length, doc_stride=8)
+    return make_windows(
+        examples,
+        toy_tokenizer(folder / family, family),
+        max_length=max_length,
+        doc_stride=8,
+        token_types=FAMILIES[family].token_types,
+    )
 
 
 def word_edges(context: str) -> tuple[set[int], set[int]]:

@@ -275,3 +275,15 @@ def test_more_than_paragraphs_yield_is_refused_and_what_they_yield_is_not(contex
     assert (most > 0) == (len(contexts) > 0 and "six" in contexts[0])
     with pytest.raises(InputError, match=rf"are {most + 1} together, wanted at most {most}, which"):
         cloze_questions(paragraphs, most + 1, seed=1)
+
+
+def test_questions_that_cannot_be_cut_are_left_out_and_the_others_drawn_as_before() -> None:
+    paragraphs = [Paragraph("A", CONTEXT), Paragraph("A", CONTEXT.replace(" ", "\n", 1))]
+    every = cloze_questions(paragraphs, 12, seed=1)
+    assert {each.context for each in every} == {CONTEXT}, "white space makes no other paragraph"
+    refused = {every[2].question, every[5].question}
+    left = cloze_questions(paragraphs, 10, 1, lambda each: "too long" * (each.question in refused))
+    assert [each.question for each in left] == [each.question for each in every if each.question not in refused]
+    assert [each.id for each in left] == [f"cloze {number}" for number in range(10)]
+    with pytest.raises(InputError, match="wanted at most 0"):
+        cloze_questions(paragraphs, 1, 1, lambda each: "too long")

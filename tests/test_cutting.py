@@ -1,9 +1,11 @@
 """What cuts questions for a model goes by the model where the tokenizer's files say something else, or is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from stages.core.data.cutting import load_cutter
@@ -43,11 +45,44 @@ def test_token_types_are_the_familys_whatever_class_the_tokenizer_was_saved_as(f
     assert plain.fingerprint() == own.fingerprint()
 
 
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_what_cannot_be_cut_is_refused_and_nothing_else(family: str, tmp_path: Path) -> None:
+    """Questions of as many tokens as bytes, around the length that leaves the paragraph too little."""
+    cutter = load_cutter(saved(tmp_path, family), max_length=64, doc_stride=8)
+    (example,) = toy_examples(1, seed=1)
+    refused = []
+    for length in range(30, 64):
+        asked = replace(example, question="z" * length)
+        refused.append(cutter.refuse(asked))
+        try:
+            cutter.cut([asked])
+        except InputError as error:
+            assert str(error) == f"id {asked.id!r}: {refused[-1]}"
+        else:
+            assert refused[-1] == ""
+    assert "" in refused and set(refused) != {""}
+    for nothing in (" \u200b\u200b", "\u0000"):
+        assert ("nothing to read" in cutter.refuse(replace(example, context=nothing))) == (family != "roberta")
+
+
 def test_a_tokenizer_without_a_token_that_windows_need_is_refused(tmp_path: Path) -> None:
     model = saved(tmp_path, "bert")
-    plain = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"), cls_token="[CLS]", sep_token="[SEP]")
-    plain.save_pretrained(model)
+    made = {"tokenizer_file": str(model / "tokenizer.json"), "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(**made).save_pretrained(model)
     assert "the tokenizer has no pad_token; name it in tokenizer_config.json" in refusal(model)
+
+
+@pytest.mark.parametrize("single", ["$A [SEP]", "[CLS] $A"])
+def test_a_tokenizer_whose_template_tells_question_and_paragraph_apart_by_nothing_is_refused(
+    single: str, tmp_path: Path
+) -> None:
+    model = saved(tmp_path, "bert")
+    inner = load_tokenizer(model).backend_tokenizer
+    numbers = [(token, inner.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    inner.post_processor = TemplateProcessing(single=single, pair=f"{single} $B:1", special_tokens=numbers)
+    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=inner, **names).save_pretrained(model)
+    assert "the tokenizer puts no token before a question, or none between it and its paragraph" in refusal(model)
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:

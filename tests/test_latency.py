@@ -139,7 +139,9 @@ def toy_examples() -> list[Example]:
 
 
 def test_one_by_one_keeps_the_windows_of_a_question_together(tmp_path: Path) -> None:
-    windows = make_windows(toy_examples(), toy_tokenizer(tmp_path, "bert"), max_length=32, doc_stride=8)
+    windows = make_windows(
+        toy_examples(), toy_tokenizer(tmp_path, "bert"), max_length=32, doc_stride=8, token_types=True
+    )
     batches = one_by_one(windows)
     assert len(windows) > len(batches) == 3
     keys = [[windows.question_ids[row] for row in batch.rows.tolist()] for batch in batches]

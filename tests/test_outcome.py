@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from stages.core.training.outcome import ENOUGH_TRIALS, importances, knobs_table, near_best, summary
+from stages.core.training.outcome import ENOUGH_TRIALS, importances, knobs_table, near_best, paid, summary, trials_table
 from stages.core.training.search import Budget
 from stages.core.training.space import Knob, Space
 
@@ -117,6 +117,17 @@ def test_the_summary_is_of_finite_numbers() -> None:
         "default_full_f1": 70.0,
         "best_full_f1": 71.0,
     }
+
+
+def test_a_trial_keeps_its_place_behind_one_that_was_superfluous() -> None:
+    """Of processes that share a search one may find that another was quicker; its trial fails and keeps its place."""
+    study = study_of(*TRIALS[:2])
+    study.add_trial(create_trial(state=TrialState.FAIL))
+    study.add_trials(study_of(*TRIALS[2:4]).trials)
+    for updates, places in ((50, [0]), (51, [0, 1]), (101, [0, 1, 3]), (1000, [0, 1, 3, 4])):
+        found = paid(study, Budget(updates, epoch_updates=25, epochs=2, unstopped=3))
+        assert trials_table(found, SPACE)["trial"].tolist() == places
+    assert trials_table(found, SPACE).equals(trials_table(study, SPACE))
 
 
 def test_the_default_alone_is_a_search() -> None:

@@ -45,7 +45,9 @@ def primer_questions(count: int) -> tuple[Questions, int]:
     """Real questions drawn over all articles, and the size of the vocabulary."""
     examples = sample(read_squad(PRIMER), count, seed=1)
     tokenizer = word_tokenizer([text for example in examples for text in (example.context, example.question)])
-    return Questions(examples, make_windows(examples, tokenizer, max_length=256, doc_stride=64)), len(tokenizer)
+    return Questions(examples, make_windows(examples, tokenizer, max_length=256, doc_stride=64, token_types=True)), len(
+        tokenizer
+    )
 
 
 def small_model(vocabulary: int) -> PreTrainedModel:
@@ -81,7 +83,7 @@ def test_the_cache_answers_as_the_live_teacher(
     """Windows as learnt, then shorter ones, several a question, which the teacher is less sure of."""
     teacher, learnt = overfit
     tokenizer = word_tokenizer([text for each in learnt.examples for text in (each.context, each.question)])
-    windows = make_windows(learnt.examples, tokenizer, max_length=max_length, doc_stride=16)
+    windows = make_windows(learnt.examples, tokenizer, max_length=max_length, doc_stride=16, token_types=True)
     questions = Questions(learnt.examples, windows)
     live = predict_logits(teacher, windows, batch_size=8, device=CPU.device, precision="fp32")
     save_logits(tmp_path / "cache.safetensors", live, windows, "teacher")

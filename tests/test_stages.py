@@ -689,6 +689,17 @@ def test_a_ready_qa_checkpoint_is_verified_and_scored_but_not_trained(tmp_path: 
     assert "correct the spec or the sha256" in refusal(pipeline.teacher)
 
 
+def test_stages_read_no_more_of_the_data_than_dvc_watches_for_them(copied: Pipeline) -> None:
+    """The parts are those of tests/test_pipeline.py."""
+    (copied.root / "data" / "test.json").unlink()
+    for stage in ("cache_teacher", "baseline", "student_init", "distil", "tune", "prune", "prune_curve", "finetune"):
+        getattr(copied, stage)()
+    copied.export()
+    copied.prune_teacher()
+    shutil.rmtree(copied.root / "data" / "students")
+    copied.teacher()
+
+
 class Killed(BaseException):
     """Stands in for a kill: nothing catches it."""
 

@@ -40,7 +40,7 @@ def test_other_offsets_are_words_of_the_first_half() -> None:
 
 
 def test_a_text_that_is_taken_is_not_left_over() -> None:
-    drawn = at_other_offsets(LABELLED, 2, seed=1, taken={"deux trois"})
+    drawn = at_other_offsets(LABELLED, 2, seed=1, taken={"deux\n trois"})
     assert {each.question for each in drawn} == {"who is a?"}
 
 

@@ -32,7 +32,9 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
 def figures(
     examples: list[Example], tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int
 ) -> dict[str, float]:
-    return describe(examples, make_windows(examples, tokenizer, max_length=max_length, doc_stride=doc_stride))
+    return describe(
+        examples, make_windows(examples, tokenizer, max_length=max_length, doc_stride=doc_stride, token_types=True)
+    )
 
 
 # Windows of 128 cut most paragraphs of the corpus in two.

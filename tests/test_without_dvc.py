@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,16 @@ def test_what_is_missing_runs_and_all_that_comes_after_it(done: list[Stage]) -> 
     assert names(to_run(done, ["first"])) == []
     Path("out/first").unlink()
     assert names(to_run(done, ["third", "short"])) == ["first", "second", "third"]
+
+
+def test_a_part_of_an_output_that_another_stage_reads_has_to_be_there_too(done: list[Stage]) -> None:
+    """A folder may be one of an older layout."""
+    stages = [replace(each, reads=frozenset({"out/short/part"})) if each.name == "third" else each for each in done]
+    assert names(to_run(stages, [])) == ["short", "third"]
+    Path("out/short").unlink()
+    Path("out/short").mkdir()
+    Path("out/short/part").touch()
+    assert to_run(stages, []) == []
 
 
 def test_what_is_of_older_inputs_is_removed_wanted_or_not(done: list[Stage]) -> None:

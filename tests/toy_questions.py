@@ -37,4 +37,4 @@ def toy_questions(folder: Path, count: int, seed: int, *, family: str = "bert") 
 
 
 def toy_windows(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> Windows:
-    return make_windows(examples, tokenizer, max_length=64, doc_stride=8)
+    return make_windows(examples, tokenizer, max_length=64, doc_stride=8, token_types=True)

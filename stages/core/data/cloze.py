@@ -9,10 +9,10 @@ Translation". Where sentences end, question words, and the words that bound no p
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from stages.core.data.examples import Answer, Example, Paragraph
+from stages.core.data.examples import Answer, Example, Paragraph, distinct
 from stages.core.errors import InputError
 
 WORD = re.compile(r"\S+")
@@ -55,25 +55,28 @@ class Phrase:
     kind: str
 
 
-def cloze_questions(paragraphs: Iterable[Paragraph], count: int, seed: int) -> list[Example]:
+def cloze_questions(
+    paragraphs: Iterable[Paragraph], count: int, seed: int, refuse: Callable[[Example], str] = lambda example: ""
+) -> list[Example]:
     """Draw `count` different questions, the paragraph of each anew, with the phrase; more begin with the same ones.
 
-    Raises InputError where the paragraphs do not yield so many.
+    One that cannot be cut into windows, for which `refuse` gives a reason, is left out. Raises InputError where the
+    paragraphs do not yield so many.
     """
     generator = random.Random(seed)
-    pool = list(dict.fromkeys(paragraphs))
+    pool = distinct(paragraphs)
     drawn: dict[tuple[str, str], Example] = {}
     misses = 0
     while pool and len(drawn) < count and misses < MISSES:
         paragraph = generator.choice(pool)
         found = draw_question(paragraph.context, generator)
+        misses += 1
         if found is None or (paragraph.context, found[0]) in drawn:
-            misses += 1
             continue
-        misses = 0
         question, phrase = found
-        key = f"cloze {len(drawn)}"
-        drawn[paragraph.context, question] = Example(key, paragraph.title, paragraph.context, question, (phrase,))
+        example = Example(f"cloze {len(drawn)}", paragraph.title, paragraph.context, question, (phrase,))
+        if not refuse(example):
+            drawn[paragraph.context, question], misses = example, 0
     if len(drawn) < count:
         raise InputError(
             f"params.yaml: data.cloze_questions and unlabelled.cloze are {count} together, wanted at most "

@@ -14,7 +14,7 @@ from stages.core.models.families import FAMILIES, family_name
 from stages.core.models.positions import positions
 from stages.core.params import require
 
-MOST_SPECIAL = 4  # tokens around a question and its paragraph: RoBERTa and MPNet have two between them
+SPARE = 8  # tokens: four are around a question and its paragraph at most, and a tokenizer may put a blank before them
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Cutter:
 
         Only what may be too long, with as many tokens as bytes, or may be nothing to the tokenizer is given to it.
         """
-        may_be_long = len(example.question.encode()) + MOST_SPECIAL + self.doc_stride >= self.max_length
+        may_be_long = len(example.question.encode()) + SPARE + self.doc_stride >= self.max_length
         if may_be_long or not any(character.isalnum() for character in example.context):
             try:
                 self.cut([replace(example, answers=())])
@@ -54,7 +54,7 @@ def load_cutter(source: Path, *, max_length: int, doc_stride: int) -> Cutter:
     """Return what cuts for the model in the folder `source`.
 
     Token types go by the model's family: the class that a tokenizer is saved with may leave them out. Raises InputError
-    where the model has too few positions, or the tokenizer has more tokens than the model or lacks one it needs.
+    where the model has too few positions, or the tokenizer has more tokens than the model or lacks what windows need.
     """
     room = positions(source)
     require(
@@ -64,12 +64,15 @@ def load_cutter(source: Path, *, max_length: int, doc_stride: int) -> Cutter:
         f"at most {room}, which is all that the model in {source} has positions for",
     )
     tokenizer, fields = load_tokenizer(source), read_config(source)
-    for name in ("pad_token", "cls_token", "sep_token"):
-        if getattr(tokenizer, name) is None:
-            raise InputError(f"{source}: the tokenizer has no {name}; name it in tokenizer_config.json")
-    known = make_config(fields).vocab_size
-    if len(tokenizer) > known:
+    if tokenizer.pad_token is None:
+        raise InputError(f"{source}: the tokenizer has no pad_token; name it in tokenizer_config.json")
+    sides = tokenizer("a", "a").sequence_ids(0)
+    if sides[0] is not None or None not in sides[: sides.index(1)][1:]:
         raise InputError(
-            f"{source}: the tokenizer has {len(tokenizer)} tokens, the model {known}; save the two together"
+            f"{source}: the tokenizer puts no token before a question, or none between it and its paragraph;"
+            " save it with the template of its model"
         )
+    known, wanted = make_config(fields).vocab_size, max(tokenizer.get_vocab().values()) + 1
+    if wanted > known:
+        raise InputError(f"{source}: the tokenizer has {wanted} tokens, the model {known}; save the two together")
     return Cutter(tokenizer, max_length, doc_stride, FAMILIES[family_name(fields["model_type"])].token_types)

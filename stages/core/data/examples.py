@@ -86,6 +86,14 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def distinct(paragraphs: Iterable[Paragraph]) -> list[Paragraph]:
+    """Return the first of each of the paragraphs, by title and text, whatever the white space in it."""
+    found: dict[tuple[str, str], Paragraph] = {}
+    for each in paragraphs:
+        found.setdefault((each.title, one_line(each.context)), each)
+    return list(found.values())
+
+
 def parse_squad(path: Path) -> Iterator[Record]:
     """Yield the records of one SQuAD v1.1 file; bytes that are not UTF-8 survive as surrogates for `check` to find.
 

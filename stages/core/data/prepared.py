@@ -17,6 +17,7 @@ from pathlib import Path
 
 from stages.core.data.examples import Example, read_questions, read_squad
 from stages.core.data.windows import Windows, load_windows
+from stages.core.errors import InputError
 
 LABELLED = "labelled"
 STUDENTS = "students"
@@ -37,6 +38,8 @@ class Questions:
 def load_questions(folder: Path, name: str) -> Sequence[Example]:
     """Return the questions of a split or of unlabelled; raises InputError without."""
     path = questions_path(folder, name)
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run the prepare stage")
     return read_questions(path) if name == UNLABELLED else read_squad(path)
 
 

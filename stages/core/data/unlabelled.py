@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from stages.core.data.examples import Example, Fault, Paragraph, Record, cutting_fault, find_fault, one_line
+from stages.core.data.examples import Example, Fault, Paragraph, Record, cutting_fault, distinct, find_fault, one_line
 from stages.core.data.sources import read_bare_questions, read_paragraphs
 from stages.core.data.splits import Dropped, drop_faults
 from stages.core.errors import InputError
@@ -30,10 +30,11 @@ def at_other_offsets(labelled: Sequence[Example], count: int, seed: int, *, take
     fewer.
     """
     shut = {one_line(text) for text in taken}
-    starts = [
-        [place for place in _word_starts(each.context) if one_line(each.context[place:]) not in shut] if count else []
-        for each in labelled
-    ]
+    free = {
+        context: [place for place in _word_starts(context) if one_line(context[place:]) not in shut]
+        for context in ({each.context for each in labelled} if count else ())
+    }
+    starts = [free.get(each.context, []) for each in labelled]
     drawn = []
     for number, choice in _draw([len(places) for places in starts], count, seed, "other_offsets"):
         each, place = labelled[number], starts[number][choice]
@@ -46,16 +47,18 @@ def on_other_paragraphs(labelled: Sequence[Example], pool: Iterable[Example], co
 
     A nameless article has no other paragraph. Raises InputError if there are fewer.
     """
-    articles: dict[str, dict[str, None]] = {}
+    articles: dict[str, dict[str, str]] = {}
     for each in pool:
         if each.title:
-            articles.setdefault(each.title, {})[each.context] = None
-    others = {title: list(contexts) for title, contexts in articles.items()}
-    choices = [len(others.get(each.title, ())) - (each.context in articles.get(each.title, ())) for each in labelled]
+            articles.setdefault(each.title, {}).setdefault(one_line(each.context), each.context)
+    own = [one_line(each.context) for each in labelled]
+    choices = [
+        len(texts := articles.get(each.title, {})) - (text in texts) for each, text in zip(labelled, own, strict=True)
+    ]
     drawn = []
     for number, choice in _draw(choices, count, seed, "other_paragraphs"):
         each = labelled[number]
-        context = [context for context in others[each.title] if context != each.context][choice]
+        context = [context for text, context in articles[each.title].items() if text != own[number]][choice]
         drawn.append(replace(each, id=f"{each.id} on {choice}", context=context, answers=()))
     return drawn
 
@@ -111,11 +114,11 @@ def read_pool(
         else:
             seen.add(record.example.id)
             questions.append(record.example)
-    paragraphs: dict[Paragraph, None] = {}
+    paragraphs: list[Paragraph] = []
     for paragraph in (paragraph for source in sources for paragraph in read_paragraphs(source, corpus)):
         asked = Record(paragraph.place, Example("", paragraph.title, paragraph.context, "?", ()))
         if (fault := _fault_but_no_answer(asked, set(), refuse)) is None:
-            paragraphs[paragraph] = None
+            paragraphs.append(paragraph)
         elif not any(f"{place},".startswith(f"{paragraph.place},") for place in told):
             faults.append(fault)
     dropped = drop_faults(faults, on_bad_record)
@@ -126,7 +129,7 @@ def read_pool(
         return one_line(each.context) not in shut_texts and _plain(each.title) not in shut_titles
 
     return (
-        [each for each in paragraphs if is_free(each)],
+        [each for each in distinct(paragraphs) if is_free(each)],
         [each for each in questions if is_free(each)],
         dropped,
     )

@@ -117,17 +117,15 @@ def make_windows(
     *,
     max_length: int,
     doc_stride: int,
-    token_types: bool | None = None,
+    token_types: bool,
 ) -> Windows:
     """Tokenise examples into windows labelled with each example's `label`.
 
-    `token_types` says whether the model is told question and paragraph apart; without it the tokenizer does.
+    `token_types` says whether the model is told question and paragraph apart.
 
     Raises InputError where a question leaves the context less room than `doc_stride` tokens, and where a context has
     no token.
     """
-    if token_types is None:
-        token_types = "token_type_ids" in tokenizer.model_input_names
     metadata = {
         "tokenizer": fingerprint_tokenizer(tokenizer),
         "max_length": str(max_length),

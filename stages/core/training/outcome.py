@@ -46,16 +46,18 @@ def finalists(study: optuna.Study, space: Space, count: int) -> dict[int, Point]
 
 
 def paid(study: optuna.Study, budget: Budget) -> optuna.Study:
-    """Return a study of those trials that ended, by their places, that a search under this budget runs.
+    """Return a study of those trials that ended, in their places, that a search under this budget runs.
 
     The storage may hold more: of a search that was interrupted and goes on under a smaller budget, or of one that is
     shared and had a larger one before.
     """
     kept, spent = optuna.create_study(direction="maximize"), 0
-    for trial in _ended(study).values():
+    for place, trial in _ended(study).items():
         if spent >= budget.updates:
             break
         spent += budget.spent(trial)
+        for _ in range(len(kept.trials), place):  # of one that another process had made superfluous
+            kept.add_trial(create_trial(state=TrialState.FAIL))
         kept.add_trial(
             create_trial(
                 state=trial.state,
