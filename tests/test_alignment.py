@@ -12,9 +12,8 @@ from torch import Tensor
 from stages.core.data.batches import Heard, collate
 from stages.core.data.carry import best_windows
 from stages.core.data.prepared import Questions
-from stages.core.data.windows import Windows, make_windows
+from stages.core.data.windows import Windows
 from stages.core.models.checkpoint import save_checkpoint
-from stages.core.models.families import FAMILIES
 from stages.core.training.alignment import align, shared_characters
 from stages.core.training.distillation import distil
 from stages.core.training.fit import TrainingSet
@@ -23,7 +22,7 @@ from stages.core.training.losses import DistillationLoss, IntermediateLoss, rela
 from stages.core.training.settings import DistilParams, StudentParams
 from tests.toy_models import toy_qa_model, toy_tokenizer
 from tests.toy_papers import Paper, drawn_paper, windows_of
-from tests.toy_questions import toy_examples
+from tests.toy_questions import toy_examples, windows_of_family
 from tests.toy_training import CPU, fit_params, weights_of
 
 
@@ -82,14 +81,7 @@ def test_a_token_gets_the_mean_of_those_that_share_its_characters(seed: int) -> 
 def test_real_tokenizers_meet_by_characters(tmp_path: Path, mine: str, its: str) -> None:
     examples = toy_examples(6, seed=3)
     student, teacher = (
-        make_windows(
-            examples,
-            toy_tokenizer(tmp_path / family, family),
-            max_length=40,
-            doc_stride=4,
-            token_types=FAMILIES[family].token_types,
-        )
-        for family in (mine, its)
+        windows_of_family(examples, tmp_path / family, family, max_length=40, doc_stride=4) for family in (mine, its)
     )
     heard = heard_by(teacher, student)
     mask = check_against_characters(student, heard)
@@ -140,14 +132,7 @@ def across(
     """Windows of a student and its teacher: byte-level ones and shorter WordPiece ones, or of other `families`."""
     examples = toy_examples(count, seed=seed)
     student, teacher = (
-        make_windows(
-            examples,
-            toy_tokenizer(tmp_path / family, family),
-            max_length=40,
-            doc_stride=4,
-            token_types=FAMILIES[family].token_types,
-        )
-        for family in families
+        windows_of_family(examples, tmp_path / family, family, max_length=40, doc_stride=4) for family in families
     )
     return student, heard_by(teacher, student)
 

@@ -13,14 +13,14 @@ from stages.core.data.batches import FlatLogits
 from stages.core.data.carry import NO_MASS, best_windows, carry_over
 from stages.core.data.examples import Answer, Example
 from stages.core.data.prepared import Questions
-from stages.core.data.windows import Windows, make_windows
+from stages.core.data.windows import Windows
 from stages.core.errors import InputError
-from stages.core.models.families import FAMILIES
 from stages.core.qa.decoding import DecodeParams
 from stages.core.qa.evaluation import answer
 from stages.core.training.losses import soft_divergence
-from tests.toy_models import WORDS, toy_tokenizer
+from tests.toy_models import WORDS
 from tests.toy_papers import Span, drawn_paper, windows_of
+from tests.toy_questions import windows_of_family
 
 DECODE = DecodeParams(n_best=20, max_answer_length=250)
 
@@ -216,13 +216,7 @@ def asked(key: str, context: str) -> Example:
 
 
 def cut(examples: list[Example], folder: Path, family: str, max_length: int = 128) -> Windows:
-    return make_windows(
-        examples,
-        toy_tokenizer(folder / family, family),
-        max_length=max_length,
-        doc_stride=8,
-        token_types=FAMILIES[family].token_types,
-    )
+    return windows_of_family(examples, folder / family, family, max_length=max_length, doc_stride=8)
 
 
 def word_edges(context: str) -> tuple[set[int], set[int]]:

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from stages.core.data.examples import Answer, Example
 from stages.core.data.prepared import Questions
 from stages.core.data.windows import Windows, make_windows
+from stages.core.models.families import FAMILIES
 from tests.toy_models import toy_tokenizer
 
 NUMBERS = ("two", "three", "hundred")
@@ -33,7 +34,15 @@ def toy_examples(count: int, seed: int, *, articles: int = 1) -> list[Example]:
 def toy_questions(folder: Path, count: int, seed: int, *, family: str = "bert") -> Questions:
     """Draw questions with their windows; the tokenizer is written into `folder`."""
     examples = toy_examples(count, seed)
-    return Questions(examples, toy_windows(examples, toy_tokenizer(folder, family)))
+    return Questions(examples, windows_of_family(examples, folder, family, max_length=64, doc_stride=8))
+
+
+def windows_of_family(
+    examples: list[Example], folder: Path, family: str, *, max_length: int, doc_stride: int
+) -> Windows:
+    """Cut examples as a model of the family has them; the tokenizer is written into `folder`."""
+    tokenizer, token_types = toy_tokenizer(folder, family), FAMILIES[family].token_types
+    return make_windows(examples, tokenizer, max_length=max_length, doc_stride=doc_stride, token_types=token_types)
 
 
 def toy_windows(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> Windows:
