@@ -47,7 +47,7 @@ def run(
     metrics: Path,
 ) -> None:
     """Write the forms, let each answer dev, and keep them only if those in float32 have the student's logits."""
-    from stages.core.data.prepared import load_taught
+    from stages.core.data.prepared import load_read_by
     from stages.core.files import whole_folder, write_json
     from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
     from stages.core.models.encoder import load_tokenizer
@@ -57,9 +57,10 @@ def run(
     from stages.core.qa.agreement import describe_forms, require_agreement
 
     start(replace(runtime, device="cpu"), params.seed)
-    student, tokenizer, dev = load_checkpoint(model), load_tokenizer(model), load_taught(data, "dev")
+    student, tokenizer = load_checkpoint(model), load_tokenizer(model)
+    train, dev = (load_read_by(tokenizer, data, name) for name in ("train", "dev"))
     shown = calibration_batches(
-        load_taught(data, "train").windows, params.calibration_windows, batch_size=params.batch_size, seed=params.seed
+        train.windows, params.calibration_windows, batch_size=params.batch_size, seed=params.seed
     )
     with whole_folder(out) as exported, whole_folder(int8) as quantised:
         forms = {"finetuned": model, "stock": exported / "stock", "onnx": exported / "onnx", "int8": quantised}

@@ -39,13 +39,14 @@ def run(
     from stages.core.models.families import move
     from stages.core.qa.evaluation import quality, score_model
     from stages.core.training.fit import write_history
-    from stages.core.training.lessons import load_lessons
+    from stages.core.training.lessons import lessons_of, require_read_by
     from stages.core.training.losses import DistillationLoss
     from stages.core.training.recovery import recover
     from stages.core.training.scratch import scratch_folder
 
     runtime = start(runtime_params, params.seed)
-    lessons = load_lessons(data, teacher, cache, runtime.device)
+    lessons = lessons_of(student, data, teacher, cache, runtime.device)
+    require_read_by(whole, lessons)
     model, unpruned = (move(load_checkpoint(folder), runtime.device) for folder in (student, whole))
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
     inputs = [*parts_for_students(data), cache, student, whole]

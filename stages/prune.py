@@ -44,12 +44,12 @@ def run(
     from stages.core.pruning.procedure import mean_length, prune, units_kept
     from stages.core.qa.evaluation import quality, score_model
     from stages.core.training.fit import write_history
-    from stages.core.training.lessons import load_lessons
+    from stages.core.training.lessons import lessons_of
     from stages.core.training.losses import DistillationLoss
     from stages.core.training.scratch import scratch_folder
 
     runtime = start(runtime_params, params.seed)
-    lessons = load_lessons(data, teacher, cache, runtime.device)
+    lessons = lessons_of(student, data, teacher, cache, runtime.device)
     model = move(load_checkpoint(student), runtime.device)
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
     with scratch_folder(scratch, [params, tuned, runtime], [*parts_for_students(data), cache, student]) as unfinished:

@@ -60,12 +60,12 @@ def run(
     from stages.core.pruning import curve
     from stages.core.qa.evaluation import score_model
     from stages.core.qa.scoring import Scores
-    from stages.core.training.lessons import load_lessons
+    from stages.core.training.lessons import lessons_of
     from stages.core.training.losses import DistillationLoss
     from stages.core.training.scratch import scratch_folder
 
     runtime = start(runtime_params, params.seed)
-    lessons = load_lessons(data, teacher, cache, runtime.device)
+    lessons = lessons_of(student, data, teacher, cache, runtime.device)
 
     def judge(model: PreTrainedModel) -> Scores:
         return score_model(model, lessons.dev, decode, runtime.device, prune_params.batch_size)

@@ -53,13 +53,13 @@ def run(
     from stages.core.pruning.procedure import mean_length, prune, units_kept
     from stages.core.qa.evaluation import quality, score_model
     from stages.core.training.fit import joined, write_history
-    from stages.core.training.lessons import in_the_teachers_tokens, load_lessons
+    from stages.core.training.lessons import in_the_teachers_tokens, lessons_of
     from stages.core.training.losses import DistillationLoss
     from stages.core.training.recovery import recover
     from stages.core.training.scratch import scratch_folder
 
     runtime, params = start(runtime_params, own.seed), replace(finetune_params, seed=own.seed)
-    students = load_lessons(data, teacher, cache, runtime.device)
+    students = lessons_of(student, data, teacher, cache, runtime.device)
     lessons = in_the_teachers_tokens(students, data, teacher, cache)
     loss = DistillationLoss(tuned.temperature, tuned.alpha)
     whole, training = lessons.teacher, lessons.training

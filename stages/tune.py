@@ -91,7 +91,7 @@ def run(
     from stages.core.models.families import move
     from stages.core.training.finals import Finalist, finals
     from stages.core.training.fit import read_history, write_history
-    from stages.core.training.lessons import load_lessons, some
+    from stages.core.training.lessons import load_lessons, require_read_by, some
     from stages.core.training.outcome import finalists, paid
     from stages.core.training.scratch import passing_folder, run_key, scratch_folder
     from stages.core.training.search import Budget, search
@@ -104,6 +104,8 @@ def run(
     history = read_history(default.history) if default else []
     run_teacher = distil_params.needs_teacher(*params.space)
     lessons = load_lessons(data, teacher, cache, runtime.device, run_teacher=run_teacher)
+    if default:
+        require_read_by(default.student, lessons)
     # Where the trials are kept, how many there are and whether students are averaged changes none of them.
     trial_params = replace(params, storage="", updates=0, average=False)
     settings = [trial_params, distil_params, student_params, decode]
@@ -138,7 +140,7 @@ def run(
             trial,
             Finalist(distil_params, distilled, history, trial.dev_scores(distilled)),
             finalists(study, space, params.finalists),
-            lambda settled: scratch_folder(scratch, [settled, runtime, student_params], inputs),
+            lambda settled: scratch_folder(scratch, [settled, distil_params, runtime, student_params], inputs),
             average=params.average,
             seed=params.seed,
         )

@@ -9,6 +9,7 @@ import optuna
 import pytest
 import torch
 from optuna.trial import Trial
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from stages.core.data.batches import ordered_batches, shuffled_batches
@@ -119,6 +120,28 @@ def test_a_student_may_be_cut_from_an_encoder_of_its_own(lessons: Lessons, tmp_p
     assert all(torch.equal(weight, whole[name]) for name, weight in taught.items())
     trained = distil(lessons, student, distil_params(), CPU, scratch=tmp_path, name="run")[0]
     assert trained.config.hidden_size == 16
+
+
+def test_students_of_other_seeds_may_start_from_the_same_weights(lessons: Lessons, tmp_path: Path) -> None:
+    """A head and projections are drawn: the encoder has no head, and another width than the teacher."""
+    student = encoder_of(tmp_path, "bert")
+    path = Path(student.encoder) / "model.safetensors"
+    bare = {name: weight for name, weight in load_file(path).items() if "qa_outputs" not in name}
+    save_file(bare, path, metadata={"format": "pt"})
+    # One batch of all windows, and a rate at which nothing moves: what is seen is where they start.
+    still = distil_params(learning_rate=1e-30, weight_decay=0.0, batch_size=99, epochs=1, log_steps=1, dropout=0.0)
+
+    def start(seed: int, start_seed: int | None) -> tuple[bytes, float]:
+        settings, scratch = replace(still, seed=seed), tmp_path / f"{seed} {start_seed}"
+        scratch.mkdir()
+        made, history = distil(lessons, student, settings, CPU, scratch=scratch, name="run", start_seed=start_seed)
+        return made.qa_outputs.weight.detach().numpy().tobytes(), history[0]["hidden"]  # type: ignore[operator, union-attr]
+
+    head, hidden = start(1, None)
+    other, elsewhere = start(2, None)
+    assert head != other and abs(hidden - elsewhere) > 1e-4 * hidden
+    again, near = start(2, 1)
+    assert head == again and near == pytest.approx(hidden, rel=1e-5)
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import save_checkpoint
@@ -15,7 +16,6 @@ from stages.core.models.encoder import (
     build_qa_model,
     cut_layers,
     fingerprint,
-    hidden_states,
     is_qa_checkpoint,
     load_qa_model,
     load_tokenizer,
@@ -150,6 +150,34 @@ def test_models_that_cannot_load_say_why(folder: Path) -> None:
     assert "not valid JSON" in fault()
 
 
+def test_weights_inside_the_encoder_that_have_no_place_are_told_of(folder: Path) -> None:
+    """Of a kind that transformers has given up, or of more layers than the config counts; a pooler is none of them."""
+    path = folder / "model.safetensors"
+    weights, config = load_file(path), json.loads((folder / "config.json").read_text())
+    save_file({**weights, "bert.pooler.dense.weight": torch.zeros(2, 2)}, path, metadata={"format": "pt"})
+    load_qa_model(folder, seed=0)
+    for prefix in ("bert.", ""):
+        relative = {f"{prefix}encoder.layer.0.attention.self.distance_embedding.weight": torch.zeros(3, 8)}
+        save_file({**weights, **relative}, path, metadata={"format": "pt"})
+        with pytest.raises(InputError, match=rf"1 weights have no place .*{min(relative)} first; mend config.json"):
+            load_qa_model(folder, seed=0)
+    save_file(weights, path, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    with pytest.raises(InputError, match=r"weights have no place .*encoder.layer.2"):
+        load_qa_model(folder, seed=0)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_config_that_asks_for_other_outputs_is_overruled(family: str, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    save_checkpoint(toy_qa_model(family, 1), toy_tokenizer(tmp_path / "tokenizer", family), model)
+    asked = {"return_dict": False, "output_attentions": True, "output_hidden_states": True}
+    fields = json.loads((model / "config.json").read_text()) | asked
+    (model / "config.json").write_text(json.dumps(fields))
+    found = load_qa_model(model, seed=0)(**toy_inputs(family))
+    assert (found.start_logits.shape, found.attentions, found.hidden_states) == (found.end_logits.shape, None, None)
+
+
 def test_pruned_model_is_no_start(tmp_path: Path) -> None:
     tokenizer = toy_tokenizer(tmp_path / "tokenizer", "bert")
     save_checkpoint(toy_pruned_model("bert", 1), tokenizer, tmp_path / "model")
@@ -170,6 +198,21 @@ def test_tokenizers_give_offsets(family: str, tmp_path: Path) -> None:
     assert encoded["input_ids"][0] == tokenizer.cls_token_id
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILY_NAMES if family != "roberta"])
+def test_a_tokenizer_that_would_lower_case_what_its_model_reads_cased_is_told_of(family: str, tmp_path: Path) -> None:
+    """Of WordPiece, transformers takes the vocabulary from tokenizer.json, and the case from the file beside it."""
+    toy_tokenizer(tmp_path, family)
+    saved, beside = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
+    document, told = (json.loads(path.read_text(encoding="utf-8")) for path in (saved, beside))
+    cased = document["normalizer"] | {"lowercase": False}
+    saved.write_text(json.dumps(document | {"normalizer": cased}), encoding="utf-8")
+    beside.write_text(json.dumps({key: value for key, value in told.items() if key != "do_lower_case"}))
+    with pytest.raises(InputError, match=r"its normalizer is .*'lowercase': False.*mend the latter \(do_lower_case"):
+        load_tokenizer(tmp_path)
+    beside.write_text(json.dumps(told | {"do_lower_case": False}))
+    assert "Paris" in load_tokenizer(tmp_path).backend_tokenizer.normalizer.normalize_str("Paris")
+
+
 def test_a_tokenizer_of_no_known_kind_is_an_input_error(tmp_path: Path) -> None:
     toy_tokenizer(tmp_path, "bert")
     path = tmp_path / "tokenizer.json"
@@ -185,18 +228,35 @@ def test_no_tokenizer_is_an_input_error(tmp_path: Path) -> None:
             load_tokenizer(empty)
 
 
+def test_code_that_comes_with_a_tokenizer_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    toy_tokenizer(tmp_path, "bert")
+    ran, path = tmp_path / "ran", tmp_path / "tokenizer_config.json"
+    brought = ["from pathlib import Path", "from transformers import BertTokenizerFast", f"Path({str(ran)!r}).touch()"]
+    brought.append("class Brought(BertTokenizerFast): ...")
+    (tmp_path / "brought.py").write_text("\n".join(brought))
+    own = {"tokenizer_class": "Brought", "auto_map": {"AutoTokenizer": [None, "brought.Brought"]}}
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | own), encoding="utf-8")
+    with pytest.raises(InputError, match="no tokenizer loads from here"):
+        load_tokenizer(tmp_path)
+    assert not ran.exists()
+    AutoTokenizer.from_pretrained(str(tmp_path), trust_remote_code=True)
+    assert ran.exists(), "this code would not have run anyway"
+
+
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_cut_layers_is_the_model_without_the_others(family: str) -> None:
     model, inputs = toy_qa_model(family, 1), toy_inputs(family)
     small = cut_layers(model, [0, 2])
     for kept, source in zip(layers(small), (layers(model)[0], layers(model)[2]), strict=True):
         assert torch.equal(kept.query.weight, source.query.weight)
-    start, end, states = hidden_states(model, inputs)
-    small_start, _, small_states = hidden_states(small, inputs)
-    assert start.shape == end.shape == inputs["input_ids"].shape
-    assert (len(states), len(small_states)) == (4, 3)
-    assert torch.equal(states[1], small_states[1])
-    assert not torch.equal(start, small_start)
+    whole, less = (each(**inputs, output_hidden_states=True) for each in (model, small))
+    start = whole.start_logits
+    assert start.shape == whole.end_logits.shape == inputs["input_ids"].shape
+    assert (len(whole.hidden_states), len(less.hidden_states)) == (4, 3)
+    assert torch.equal(whole.hidden_states[1], less.hidden_states[1])
+    assert not torch.equal(start, less.start_logits)
     assert (model.config.num_hidden_layers, small.config.num_hidden_layers) == (3, 2)
     with torch.no_grad():
         for weight in small.parameters():

@@ -63,7 +63,10 @@ def ended(
     trial: Any = SimpleNamespace(lessons=SimpleNamespace(dev=dev), student=None, runtime=None, dev_scores=dev_scores)
     default: Any = trained.pop(0)
 
-    def made(_lessons: Any, _student: Any, settings: DistilParams, *_: Any, **__: Any) -> tuple[One, list[Any]]:
+    def made(
+        _lessons: Any, _student: Any, settings: DistilParams, *_: Any, start_seed: int, **__: Any
+    ) -> tuple[One, list[Any]]:
+        assert start_seed == DISTIL.seed, "students of other starts have no mean"
         if trained_with is not None:
             trained_with.append(settings)
         return trained.pop(0), []

@@ -225,10 +225,12 @@ def test_a_students_encoder_with_the_same_tokenizer_needs_no_windows(
 def test_inputs_without_labels_lie_beside_the_splits(corpus: Path, encoder: EncoderParams, tmp_path: Path) -> None:
     """The source of paragraphs holds those of dev and test, too; none of them may be among the inputs."""
     train, dev, test = (toy_examples(count, seed, articles=4) for count, seed in ((40, 1), (12, 2), (20, 3)))
-    # A further paragraph of a test article is not one of test, and not to be learnt from either.
-    (of_test,) = toy_examples(1, seed=9)
-    of_test = replace(of_test, id="more", title=test[0].title, context=f"{of_test.context} And more.")
-    write_squad(corpus / "more.json", [*toy_examples(10, seed=4), *dev, *test, of_test])
+    # A further paragraph of a dev or test article is not one of theirs, and not to be learnt from either.
+    further = [
+        replace(each, id=f"more {each.id}", title=side[0].title, context=f"{each.context} And more.")
+        for each, side in zip(toy_examples(3, seed=9)[::2], (dev, test), strict=True)
+    ]
+    write_squad(corpus / "more.json", [*toy_examples(10, seed=4), *dev, *test, *further])
     sources = (str(corpus / "more.json"),)
     asked = UnlabelledParams(other_offsets=7, other_paragraphs=6, cloze=150, sources=sources, paragraphs=5)
     student = student_of(tmp_path / "student", "roberta")
@@ -260,6 +262,23 @@ def test_inputs_without_labels_lie_beside_the_splits(corpus: Path, encoder: Enco
     assert taught.windows.metadata != found.windows.metadata
     prepare(corpus, encoder, dev=("primer:dev",))
     assert files(folder) == OUTPUTS, "an earlier run's stay"
+
+
+def test_no_text_of_dev_or_test_comes_back_as_a_paragraph_without_its_first_words(
+    corpus: Path, encoder: EncoderParams
+) -> None:
+    of_dev, of_test = toy_examples(12, seed=2, articles=2)[0], toy_examples(20, seed=3, articles=4)[0]
+    hiding = [
+        replace(each, id=f"so {each.id}", title="hiding", context=f"so {each.context}", answers=(Answer("so", 0),))
+        for each in (of_dev, of_test)
+    ]
+    write_squad(corpus / "train.json", hiding)
+    with pytest.raises(InputError, match=r"unlabelled.other_offsets is 999, wanted .*\d") as caught:
+        prepare(corpus, encoder, dev=("primer:dev",), unlabelled=replace(UNLABELLED, other_offsets=999))
+    everything = int(re.findall(r"\d+", str(caught.value))[-1])
+    prepare(corpus, encoder, dev=("primer:dev",), unlabelled=replace(UNLABELLED, other_offsets=everything))
+    found = {each.context for each in load_split(corpus.parent / "prepared", "unlabelled").examples}
+    assert found and not found & {of_dev.context, of_test.context}
 
 
 def test_cloze_questions_for_the_teacher_are_others_than_those_without_labels(
@@ -359,6 +378,30 @@ def test_what_no_window_holds_is_told_with_its_place_or_skipped_and_counted(
     assert metrics["dropped"]["cannot_be_cut"] == 2
     assert metrics["train"]["questions"] + metrics["dev"]["questions"] == 40
     assert metrics["unlabelled"]["paragraphs"] == 1
+
+
+def test_what_only_the_students_tokenizer_cannot_cut_is_skipped_or_never_drawn(
+    corpus: Path, encoder: EncoderParams, tmp_path: Path
+) -> None:
+    """Words in letters that the teacher's tokenizer does not know are a token each to it; to the student's, ten."""
+    (asked,) = toy_examples(1, seed=7)
+    unknown = " ".join(5 * letter for letter in "абвгдежзиклмнопр")
+    train = [
+        *toy_examples(40, seed=1, articles=10),
+        replace(asked, id="long", question=f"{unknown} ?"),
+        replace(asked, id="around", context=f"one {unknown}", answers=(Answer("one", 0),)),
+    ]
+    write_squad(corpus / "train.json", train)
+    asks: dict[str, Any] = {"dev": ("primer:dev",), "unlabelled": replace(UNLABELLED, cloze=60)}
+    alone = prepare(corpus, encoder, "alone", **asks, on_bad_record="skip")
+    student = student_of(tmp_path / "student", "roberta")
+    metrics = prepare(corpus, encoder, **asks, student=student, on_bad_record="skip")
+    assert [found["dropped"]["cannot_be_cut"] for found in (alone, metrics)] == [0, 1]
+    drawn = [
+        sum(each.context == train[-1].context for each in load_split(corpus.parent / out, "unlabelled").examples)
+        for out in ("alone", "prepared")
+    ]
+    assert drawn[0] > 0 == drawn[1]
 
 
 def write_params(folder: Path, text: str = "", **data: Any) -> None:

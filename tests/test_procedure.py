@@ -211,6 +211,21 @@ def test_the_curve_judges_before_and_after_a_recovery_under_the_whole_model(
     assert recovered == [(*expected, f"{criterion} 0.5") for criterion in CRITERIA]
 
 
+def test_a_point_recovers_alike_whatever_was_drawn_before_it(training: TrainingSet, tmp_path: Path) -> None:
+    judged: list[dict[str, bytes]] = []
+
+    def judge(small: PreTrainedModel) -> Scores:
+        judged.append(weights_of(small))
+        return Scores(np.zeros(1), np.zeros(1), missing=0)
+
+    finetune = replace(FINETUNE, dropout=0.3)
+    curve = Curve(toy_qa_model("bert", 2), training, ANSWERS, PRUNE, finetune, 3, CPU, judge, tmp_path)
+    curve.draw([0.5])
+    alone, judged[:] = judged.copy(), []
+    curve.draw([0.25, 0.5])
+    assert judged[len(alone) :] == alone
+
+
 def test_points_of_the_curve_are_what_their_criteria_say(training: TrainingSet, tmp_path: Path) -> None:
     model = toy_qa_model("bert", 2)
     length = mean_length(training)

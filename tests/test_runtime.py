@@ -80,8 +80,26 @@ def test_precision_is_what_was_asked_for(precision: str) -> None:
     assert begin(precision=precision).precision == precision
 
 
-def test_auto_precision_is_decided() -> None:
-    assert begin("auto", "auto").precision in ("fp32", "bf16")
+@pytest.mark.parametrize(
+    ("supported", "precision"),
+    [((), "fp32"), (("_is_avx512_bf16_supported",), "bf16"), (("_is_amx_tile_supported",), "bf16")],
+)
+def test_auto_precision_of_a_cpu_is_bf16_where_it_multiplies_that(
+    monkeypatch: pytest.MonkeyPatch, supported: tuple[str, ...], precision: str
+) -> None:
+    for flag in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, flag, lambda flag=flag: flag in supported)
+    assert begin("cpu", "auto").precision == precision
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_auto_precision_of_a_gpu_is_bf16_from_ampere_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    assert begin("cuda", "auto").precision == precision
 
 
 @pytest.mark.parametrize(("asked", "used"), [(2, 2), (0, len(os.sched_getaffinity(0)))])

@@ -858,6 +858,37 @@ def test_the_pruned_teacher_learns_from_its_own_answers_and_costs_no_more(across
         torch.testing.assert_close(read.float(), live, atol=2e-3, rtol=2e-3)
 
 
+def test_a_model_is_pruned_recovered_and_exported_in_the_tokens_that_it_reads(across: Run, tmp_path: Path) -> None:
+    """The teacher in the student's place; its tokens are none of the student's."""
+    shutil.copytree(across[0].root, tmp_path, dirs_exist_ok=True)
+    pipeline, models = Pipeline.at(tmp_path), tmp_path / "models"
+    dev = load_split(tmp_path / "data", "dev")
+    pipeline.prune("teacher")
+    scored = score_model(load_checkpoint(models / "pruned"), dev, DECODE, torch.device("cpu"), 4)
+    assert pipeline.json("metrics/prune.json")["dev"] == quality(scored)
+    assert "tuned: reads other tokens than the windows are cut to" in refusal(pipeline.finetune)
+    for name in ("tuned", "finetuned"):
+        shutil.rmtree(models / name)
+        shutil.copytree(models / "teacher", models / name)
+    pipeline.finetune()
+    scored = score_model(load_checkpoint(models / "finetuned"), dev, DECODE, torch.device("cpu"), 4)
+    assert pipeline.json("metrics/finetune.json")["dev"] == quality(scored)
+    pipeline.export()
+    assert pipeline.json("metrics/export.json")["finetuned"]["f1"] == quality(scored)["f1"]
+
+
+def test_a_model_of_a_tokenizer_that_has_cut_nothing_is_refused(across: Run, tmp_path: Path) -> None:
+    shutil.copytree(across[0].root, tmp_path, dirs_exist_ok=True)
+    pipeline, fault = Pipeline.at(tmp_path), "reads other tokens than the windows are cut to"
+    tokenizer = toy_tokenizer(tmp_path / "t", "mpnet")
+    for name in ("distilled", "tuned", "pruned", "finetuned"):
+        shutil.rmtree(tmp_path / "models" / name)
+        save_checkpoint(toy_qa_model("mpnet", 3), tokenizer, tmp_path / "models" / name)
+    for step in (pipeline.tune, pipeline.prune, pipeline.prune_curve, pipeline.finetune, pipeline.prune_teacher):
+        assert fault in refusal(step)
+    assert "not cut to the tokens that this model reads" in refusal(pipeline.export)
+
+
 def test_a_teacher_that_is_smaller_than_the_student_is_not_pruned_to_its_size(copied: Pipeline) -> None:
     shutil.rmtree(copied.root / "models" / "finetuned")
     tokenizer = load_tokenizer(copied.root / "models" / "tuned")

@@ -9,10 +9,10 @@ Translation". Where sentences end, question words, and the words that bound no p
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stages.core.data.examples import Answer, Example, Paragraph, distinct
+from stages.core.data.examples import Answer, Example, Paragraph, Refusal, cut_all, distinct
 from stages.core.errors import InputError
 
 WORD = re.compile(r"\S+")
@@ -55,9 +55,7 @@ class Phrase:
     kind: str
 
 
-def cloze_questions(
-    paragraphs: Iterable[Paragraph], count: int, seed: int, refuse: Callable[[Example], str] = lambda example: ""
-) -> list[Example]:
+def cloze_questions(paragraphs: Iterable[Paragraph], count: int, seed: int, refuse: Refusal = cut_all) -> list[Example]:
     """Draw `count` different questions, the paragraph of each anew, with the phrase; more begin with the same ones.
 
     One that cannot be cut into windows, for which `refuse` gives a reason, is left out. Raises InputError where the

@@ -55,6 +55,9 @@ class Example:
         return Counter(self.answers).most_common(1)[0][0]
 
 
+Refusal = Callable[[Example], str]  # says why an example cannot be cut into windows; '' where it can
+
+
 @dataclass(frozen=True)
 class Record:
     """An unchecked example and where it was found."""
@@ -194,15 +197,18 @@ def find_fault(record: Record, seen: set[str]) -> Fault | None:
     return None
 
 
-def cutting_fault(record: Record, refuse: Callable[[Example], str]) -> Fault | None:
+def cut_all(example: Example) -> str:
+    """Refuse none."""
+    return ""
+
+
+def cutting_fault(record: Record, refuse: Refusal) -> Fault | None:
     """Return the fault of a record that cannot be cut into windows, for the reason that `refuse` gives, or None."""
     reason = refuse(record.example)
     return Fault(CANNOT_BE_CUT, record.place, reason) if reason else None
 
 
-def check(
-    records: Iterable[Record], refuse: Callable[[Example], str] = lambda example: ""
-) -> tuple[list[Example], list[Fault]]:
+def check(records: Iterable[Record], refuse: Refusal = cut_all) -> tuple[list[Example], list[Fault]]:
     """Sort records into sound examples and faults; nothing is repaired.
 
     `refuse` says why an example that is sound in itself cannot be cut into windows, if so.

@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerFast
+
 from stages.core.data.examples import Example, read_questions, read_squad
-from stages.core.data.windows import Windows, load_windows
+from stages.core.data.windows import Windows, fingerprint_tokenizer, load_windows
 from stages.core.errors import InputError
 
 LABELLED = "labelled"
@@ -52,6 +54,18 @@ def load_taught(folder: Path, name: str) -> Questions:
     """Return the questions and the students' windows of train, dev or unlabelled; raises InputError without."""
     path = (own_windows_path if has_own_windows(folder) else windows_path)(folder, name)
     return Questions(load_questions(folder, name), load_windows(path))
+
+
+def load_read_by(tokenizer: PreTrainedTokenizerFast, folder: Path, name: str) -> Questions:
+    """Return the questions of train, dev or unlabelled and their windows as this tokenizer cuts them.
+
+    Raises InputError where it is neither the students' nor the teacher's.
+    """
+    for load in (load_taught, load_split):
+        found = load(folder, name)
+        if found.windows.metadata["tokenizer"] == fingerprint_tokenizer(tokenizer):
+            return found
+    raise InputError(f"{folder}: not cut to the tokens that this model reads; name a model made with these data")
 
 
 def has_own_windows(folder: Path) -> bool:

@@ -2,10 +2,20 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from stages.core.data.examples import CANNOT_BE_CUT, FAULTS, Example, Fault, check, describe_faults, one_line
+from stages.core.data.examples import (
+    CANNOT_BE_CUT,
+    FAULTS,
+    Example,
+    Fault,
+    Refusal,
+    check,
+    cut_all,
+    describe_faults,
+    one_line,
+)
 from stages.core.data.sources import read_source
 from stages.core.errors import InputError
 
@@ -13,7 +23,7 @@ Dropped = Counter[str]  # records left out, by reason
 
 
 def read_sources(
-    sources: Sequence[str], corpus: Path, on_bad_record: str, refuse: Callable[[Example], str] = lambda example: ""
+    sources: Sequence[str], corpus: Path, on_bad_record: str, refuse: Refusal = cut_all
 ) -> tuple[list[Example], Dropped]:
     """Return the sound examples of all sources and the count of records dropped by kind of fault.
 

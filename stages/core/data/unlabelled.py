@@ -10,12 +10,23 @@ import random
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from stages.core.data.examples import Example, Fault, Paragraph, Record, cutting_fault, distinct, find_fault, one_line
+from stages.core.data.examples import (
+    Example,
+    Fault,
+    Paragraph,
+    Record,
+    Refusal,
+    cut_all,
+    cutting_fault,
+    distinct,
+    find_fault,
+    one_line,
+)
 from stages.core.data.sources import read_bare_questions, read_paragraphs
 from stages.core.data.splits import Dropped, drop_faults
 from stages.core.errors import InputError
@@ -91,7 +102,7 @@ def read_pool(
     sources: Sequence[str],
     corpus: Path,
     on_bad_record: str,
-    refuse: Callable[[Example], str] = lambda example: "",
+    refuse: Refusal = cut_all,
     *,
     taken: Collection[str],
     articles: Collection[str],
@@ -135,7 +146,7 @@ def read_pool(
     )
 
 
-def _fault_but_no_answer(record: Record, seen: set[str], refuse: Callable[[Example], str]) -> Fault | None:
+def _fault_but_no_answer(record: Record, seen: set[str], refuse: Refusal) -> Fault | None:
     fault = find_fault(record, seen)
     return cutting_fault(record, refuse) if fault is None or fault.kind == "no_answer" else fault
 

@@ -14,7 +14,8 @@ from typing import Any, cast
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from tokenizers import Tokenizer
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
@@ -27,6 +28,7 @@ PRUNED_SHAPES = "pruned_shapes"
 OVERRULED = (
     *("id2label", "label2id", "num_labels", "auto_map", "_name_or_path", "dtype", "torch_dtype"),
     *("model_type", "architectures", PRUNED_SHAPES),
+    *("return_dict", "output_attentions", "output_hidden_states"),
 )
 HEAD = {"qa_outputs.weight", "qa_outputs.bias"}
 LOADING_FAULTS = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
@@ -51,12 +53,6 @@ def cut_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     return small
 
 
-def hidden_states(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """Start logits (B, L), end logits (B, L) and layers + 1 hidden states (B, L, width), embeddings first."""
-    output = model(**inputs, output_hidden_states=True)
-    return output.start_logits, output.end_logits, output.hidden_states
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer saved in `folder`; a slow one gives no character offsets. Raises InputError."""
     if not folder.is_dir():
@@ -68,7 +64,26 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise InputError(f"{folder}: no tokenizer loads from here ({_first_line(error)})") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"{folder}: {type(tokenizer).__name__} is no fast tokenizer; convert it to tokenizer.json")
+    _check_rebuilt(tokenizer, folder / "tokenizer.json")
     return tokenizer
+
+
+def _check_rebuilt(tokenizer: PreTrainedTokenizerFast, saved: Path) -> None:
+    """Raise InputError where `tokenizer` splits or lower-cases text in another way than the file it was loaded from.
+
+    Of some families transformers takes but the vocabulary from that file, and the rest from tokenizer_config.json.
+    """
+    if not saved.exists():
+        return
+    kept, rebuilt = (
+        json.loads(each.to_str()) for each in (Tokenizer.from_file(str(saved)), tokenizer.backend_tokenizer)
+    )
+    for part in ("normalizer", "pre_tokenizer"):
+        if kept[part] != rebuilt[part]:
+            raise InputError(
+                f"{saved}: its {part} is {kept[part]}, by tokenizer_config.json beside it {rebuilt[part]}; mend the "
+                "latter (do_lower_case, strip_accents, tokenize_chinese_chars, add_prefix_space)"
+            )
 
 
 def is_qa_checkpoint(folder: Path) -> bool:
@@ -98,12 +113,17 @@ def load_qa_model(folder: Path, *, seed: int) -> PreTrainedModel:
     if is_pruned(fields):
         raise InputError(f"{folder}: a pruned model cannot be started from; name the model it was pruned from")
     try:
-        model, missing = _from_pretrained(folder, fields)
+        model, missing, unread = _from_pretrained(folder, fields)
     except LOADING_FAULTS as error:
         raise InputError(f"{folder}: this model does not load ({_first_line(error)})") from error
     if lost := sorted(name for name in missing if not name.startswith("qa_outputs.")):
         raise InputError(
             f"{folder / WEIGHTS}: {len(lost)} weights that config.json asks for are missing, {lost[0]} first"
+        )
+    if unread:
+        raise InputError(
+            f"{folder / WEIGHTS}: {len(unread)} weights have no place in the encoder that config.json describes, "
+            f"{unread[0]} first; mend config.json, or name a model that transformers still computes as it was trained"
         )
     if missing == HEAD:
         _draw_head(model, seed)
@@ -112,7 +132,8 @@ def load_qa_model(folder: Path, *, seed: int) -> PreTrainedModel:
     return model
 
 
-def _from_pretrained(folder: Path, fields: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+def _from_pretrained(folder: Path, fields: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str], list[str]]:
+    """The model, names of weights that the file lacks, and of those inside the encoder that the model lacks."""
     family = FAMILIES[family_name(fields["model_type"])]
     with quiet(), torch.random.fork_rng(devices=[]):
         model, found = getattr(transformers, family.model_class).from_pretrained(
@@ -124,7 +145,9 @@ def _from_pretrained(folder: Path, fields: Mapping[str, Any]) -> tuple[PreTraine
             local_files_only=True,
             output_loading_info=True,
         )
-    return model.eval(), set(found["missing_keys"])
+    inside = (f"{family.encoder}.", f"{family.encoder.partition('.')[2]}.")  # of a whole model, of a bare encoder
+    unread = sorted(name for name in found["unexpected_keys"] if name.startswith(inside))
+    return model.eval(), set(found["missing_keys"]), unread
 
 
 def _draw_head(model: PreTrainedModel, seed: int) -> None:

@@ -15,7 +15,7 @@ from stages.core.pruning.rounds import prune_in_rounds
 from stages.core.pruning.settings import PruneParams
 from stages.core.qa.scoring import Scores
 from stages.core.qa.significance import paired_difference
-from stages.core.runtime import Runtime
+from stages.core.runtime import Runtime, seed_everything
 from stages.core.training.fit import TrainingSet
 from stages.core.training.losses import DistillationLoss
 from stages.core.training.recovery import recover
@@ -79,6 +79,7 @@ class Curve:
         )
 
     def _recover(self, pruned: PreTrainedModel, name: str) -> None:
+        seed_everything(self.finetune.seed)  # each point draws the same, whatever was drawn before it
         recover(
             pruned,
             self.model,

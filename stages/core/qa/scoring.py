@@ -48,12 +48,13 @@ def normalize_answer(text: str) -> str:
 
 def exact_match(prediction: str, gold_answers: Iterable[str]) -> float:
     """Return 1.0 if the prediction equals any gold answer after normalisation, else 0.0."""
-    return _best_exact_match(normalize_answer(prediction), [normalize_answer(gold) for gold in gold_answers])
+    return float(normalize_answer(prediction) in map(normalize_answer, gold_answers))
 
 
 def f1(prediction: str, gold_answers: Iterable[str]) -> float:
     """Return the best token-overlap F1 over the gold answers, 0 to 1; two empty texts share no token and score 0."""
-    return _best_f1(normalize_answer(prediction), [normalize_answer(gold) for gold in gold_answers])
+    tokens = normalize_answer(prediction).split()
+    return max((_token_f1(tokens, normalize_answer(gold).split()) for gold in gold_answers), default=0.0)
 
 
 def score(examples: Sequence[Example], predictions: Mapping[str, str]) -> Scores:
@@ -61,20 +62,10 @@ def score(examples: Sequence[Example], predictions: Mapping[str, str]) -> Scores
     pairs = np.zeros((len(examples), 2))
     for row, example in enumerate(examples):
         if example.id in predictions:
-            predicted = normalize_answer(predictions[example.id])
-            golds = [normalize_answer(text) for text in sorted({answer.text for answer in example.answers})]
-            pairs[row] = _best_exact_match(predicted, golds), _best_f1(predicted, golds)
+            predicted, golds = predictions[example.id], {answer.text for answer in example.answers}
+            pairs[row] = exact_match(predicted, golds), f1(predicted, golds)
     missing = sum(example.id not in predictions for example in examples)
     return Scores(exact_match=100.0 * pairs[:, 0], f1=100.0 * pairs[:, 1], missing=missing)
-
-
-def _best_exact_match(predicted: str, golds: Sequence[str]) -> float:
-    return float(predicted in golds)
-
-
-def _best_f1(predicted: str, golds: Sequence[str]) -> float:
-    tokens = predicted.split()
-    return max((_token_f1(tokens, gold.split()) for gold in golds), default=0.0)
 
 
 def _token_f1(predicted: Sequence[str], gold: Sequence[str]) -> float:

@@ -23,17 +23,20 @@ def distil(
     *,
     scratch: Path,
     name: str,
+    start_seed: int | None = None,
     training: TrainingSet | None = None,
     after_epoch: Callable[[int, PreTrainedModel], None] | None = None,
 ) -> tuple[PreTrainedModel, History]:
     """Return a student cut from the teacher, or from its own encoder, and distilled, with its loss history.
 
-    Everything is seeded again, so that equal settings give equal students. `training` replaces the lessons' windows;
-    `after_epoch(epoch, student)` is called after each epoch. Where the teacher is to be run and reads other tokens the
-    windows come with its own.
+    Everything is seeded again, so that equal settings give equal students. What is drawn before training, a head or
+    projections that are not there yet, is drawn from `start_seed`, for students that are to start from the same
+    weights; None is the seed of `params`. `training` replaces the lessons' windows; `after_epoch(epoch, student)` is
+    called after each epoch. Where the teacher is to be run and reads other tokens the windows come with its own.
     """
-    seed_everything(params.seed)
-    student = move(new_student(lessons, student_params, params.seed), runtime.device)
+    drawn_from = params.seed if start_seed is None else start_seed
+    seed_everything(drawn_from)
+    student = move(new_student(lessons, student_params, drawn_from), runtime.device)
     learned = training or lessons.training
     if params.needs_teacher():
         assert not lessons.own_windows or learned.heard is not None
@@ -41,6 +44,7 @@ def distil(
     else:
         learned = replace(learned, heard=None)  # its windows would but widen the batches
     loss = loss_of(params, student, lessons.teacher)
+    seed_everything(params.seed)
     losses = fit(
         student,
         loss,

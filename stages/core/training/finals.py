@@ -57,8 +57,9 @@ def finals(
 
     `points` are those of further trials; each is distilled in full with the default's settings for the rest. The best
     on dev is kept, of those that tie the default and then the earlier in `points`; or, with `average`, the `soup` of
-    all, never below the default on dev: then their training seeds count up from the default's. `checkpoints(settings)`
-    is the folder that an interrupted training goes on from; all are kept until the last student is trained.
+    all, never below the default on dev: then their training seeds count up from the default's, while a head or
+    projections drawn before training are the same in all. `checkpoints(settings)` is the folder that an interrupted
+    training goes on from; all are kept until the last student is trained.
     """
     students = {0: default}
     with ExitStack() as folders:
@@ -67,7 +68,15 @@ def finals(
             if average:
                 settings = replace(settings, seed=(settings.seed + number) % SEEDS)
             scratch, name = folders.enter_context(checkpoints(settings)), f"finalist {place}"
-            student, history = distil(trial.lessons, trial.student, settings, trial.runtime, scratch=scratch, name=name)
+            student, history = distil(
+                trial.lessons,
+                trial.student,
+                settings,
+                trial.runtime,
+                scratch=scratch,
+                name=name,
+                start_seed=default.settings.seed,
+            )
             students[place] = Finalist(settings, student, history, trial.dev_scores(student))
     full_f1 = {place: round(each.dev.mean_f1, 4) for place, each in students.items()}
     places, dev = list(students), [each.dev for each in students.values()]

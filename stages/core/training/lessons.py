@@ -34,6 +34,10 @@ class Lessons:
     dev: Questions
     own_windows: bool = False  # cut by another tokenizer than the teacher's
 
+    def are_read_by(self, model: Path) -> bool:
+        """Whether the tokenizer of the model saved in `model` is the one that has cut the windows."""
+        return fingerprint_tokenizer(load_tokenizer(model)) == self.training.windows.metadata["tokenizer"]
+
 
 def load_lessons(data: Path, teacher: Path, cache: Path, device: torch.device, *, run_teacher: bool = False) -> Lessons:
     """Load all of it, with `run_teacher` the teacher's windows too where it reads other tokens than its students.
@@ -62,6 +66,24 @@ def in_the_teachers_tokens(lessons: Lessons, data: Path, teacher: Path, cache: P
     if has_unlabelled(data):
         training = training.join(taught(UNLABELLED))
     return Lessons(lessons.teacher, training, load_split(data, "dev"))
+
+
+def lessons_of(model: Path, data: Path, teacher: Path, cache: Path, device: torch.device) -> Lessons:
+    """Load the lessons in the tokens of the model saved in `model`: those of students, or of the teacher itself.
+
+    Raises InputError where its tokenizer has cut neither, or the cache is not this teacher's on these windows.
+    """
+    lessons = load_lessons(data, teacher, cache, device)
+    if not lessons.are_read_by(model):
+        lessons = in_the_teachers_tokens(lessons, data, teacher, cache)
+    require_read_by(model, lessons)
+    return lessons
+
+
+def require_read_by(model: Path, lessons: Lessons) -> None:
+    """Raise InputError where the tokenizer of the model saved in `model` is not the one that has cut the windows."""
+    if not lessons.are_read_by(model):
+        raise InputError(f"{model}: reads other tokens than the windows are cut to; name a model made with these data")
 
 
 def _load_training(data: Path, cache: Path, name: str, teacher: str, run_teacher: bool) -> TrainingSet:
