@@ -9,6 +9,7 @@ trials in a shared storage.
 """
 
 import argparse
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,7 +112,14 @@ def run(
     settings = [trial_params, distil_params, student_params, decode]
     inputs = [*parts_for_students(data), teacher, cache, origin]
     alike = replace(runtime, processor="", threads=0)  # of processes that share a search
-    with scratch_folder(scratch, [*settings, runtime], inputs) if outputs else passing_folder(scratch) as unfinished:
+    with ExitStack() as folders:
+        of_search = scratch_folder(scratch, [*settings, runtime], inputs) if outputs else passing_folder(scratch)
+        unfinished = folders.enter_context(of_search)
+
+        def of_final(settled: DistilParams) -> Path:
+            its = [settled, distil_params, runtime, student_params]
+            return folders.enter_context(scratch_folder(scratch, its, inputs))
+
         trial = TrialRun(
             lessons=lessons,
             training=some(lessons.training, params.trial_windows, params.seed),
@@ -140,7 +148,7 @@ def run(
             trial,
             Finalist(distil_params, distilled, history, trial.dev_scores(distilled)),
             finalists(study, space, params.finalists),
-            lambda settled: scratch_folder(scratch, [settled, distil_params, runtime, student_params], inputs),
+            of_final,
             average=params.average,
             seed=params.seed,
         )

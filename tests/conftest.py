@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.toy_graphs import write_forms
+from tests.toy_models import FAMILY_NAMES
 from tests.toy_repository import Repository, build
 
 
@@ -35,6 +37,12 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("DISTILQA_DATA is not set: no real data to test on")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """For each family the folder of a toy model in its forms: of torch, ONNX, and ONNX in eight bits."""
+    return {family: write_forms(tmp_path_factory.mktemp(family), family) for family in FAMILY_NAMES}
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,15 @@
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
 from PIL import Image
 
 from stages.core.qa.chance import ChanceFloor
@@ -59,6 +63,63 @@ def test_same_numbers_same_bytes_and_other_numbers_other_bytes(name: str) -> Non
     first = draw()
     assert first == draw()
     assert first != draw_other()
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], bytes]) -> list[Axes]:
+    """Draw a chart and return its panels."""
+    figures: list[Figure] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+        draw()
+    (figure,) = figures
+    return figure.axes
+
+
+def lines(axes: Axes) -> dict[str, tuple[list[float], list[float], str]]:
+    """Of each line by its label: where its points are, and its style."""
+    found: dict[str, Any] = {str(line.get_label()): line for line in axes.get_lines()}
+    return {
+        name: (list(line.get_xdata()), list(line.get_ydata()), line.get_linestyle()) for name, line in found.items()
+    }
+
+
+def test_bars_are_as_high_as_the_scores_with_whiskers_from_low_to_high(monkeypatch: pytest.MonkeyPatch) -> None:
+    (axes,) = drawn(monkeypatch, lambda: em_f1_bars(quality(), CHANCE))
+    of_each = [each for each in axes.containers if isinstance(each, BarContainer)]
+    assert [bars.get_label() for bars in of_each] == ["EM", "F1"]
+    for bars, score in zip(of_each, ("exact_match", "f1"), strict=True):
+        values = [[getattr(row, f"{score}{end}") for row in quality().values()] for end in ("", "_low", "_high")]
+        assert [bar.get_height() for bar in bars] == pytest.approx(values[0])
+        assert bars.errorbar is not None
+        (whiskers,) = bars.errorbar.lines[2]
+        ends = np.array([segment[:, 1] for segment in whiskers.get_segments()])  # (variants, 2)
+        assert ends.T.tolist() == [pytest.approx(values[1]), pytest.approx(values[2])]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(VARIANTS)
+    assert lines(axes)["F1 of a random span"] == ([0, 1], [CHANCE.f1, CHANCE.f1], "--")
+
+
+def test_each_training_has_its_losses_against_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    panels = drawn(monkeypatch, lambda: loss_curves(histories()))
+    titles = [axes.get_title() for axes in panels]
+    assert titles == ["teacher (not trained)", "hard_label", "baseline", "distilled", "", ""]
+    steps, losses = [0, 10, 20, 30, 40], [5.0, 3.0, 2.0, 1.5, 1.0]
+    assert lines(panels[2]) == {"loss": (steps, losses, "-")}
+    assert lines(panels[3]) == {"loss": (steps, losses, "-"), "hidden": (steps, losses, "-")}
+
+
+def test_the_curve_is_dashed_before_recovery_and_solid_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    (axes,) = drawn(monkeypatch, lambda: prune_curve(curve()))
+    assert lines(axes) == {
+        "fisher, not recovered": ([25.0, 50.0], [20.0, 50.0], "--"),
+        "fisher, recovered": ([25.0, 50.0], [30.0, 55.0], "-"),
+    }
+
+
+def test_f1_stands_over_megabytes_and_over_millions_of_macs(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = drawn(monkeypatch, lambda: quality_vs_size(quality()))
+    for axes, size in ((left, lambda row: row.size_mb), (right, lambda row: row.macs / 1e6)):
+        assert lines(axes) == {name: ([size(row)], [row.f1], "None") for name, row in quality().items()}
+    assert "MB" in left.get_xlabel() and "multiply-accumulates" in right.get_xlabel()
 
 
 @pytest.mark.parametrize("name", DRAWN)

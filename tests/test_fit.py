@@ -242,7 +242,8 @@ def step_hook(look: Callable[[torch.optim.Optimizer], None]) -> Iterator[None]:
         handle.remove()
 
 
-def gradient_lengths(folder: Path, max_grad_norm: float) -> list[float]:
+def gradient_lengths(training: Callable[[], object]) -> list[float]:
+    """Train; return the length of the gradient of each update, over all weights that are trained."""
     lengths = []
 
     def look(optimizer: torch.optim.Optimizer) -> None:
@@ -250,12 +251,20 @@ def gradient_lengths(folder: Path, max_grad_norm: float) -> list[float]:
         lengths.append(float(torch.cat([w.grad.flatten() for w in weights if w.grad is not None]).norm()))
 
     with step_hook(look):
-        train(folder, LabelLoss(), fit_params(max_grad_norm=max_grad_norm))
+        training()
     return lengths
 
 
-def test_gradients_are_clipped_to_their_length(tmp_path: Path) -> None:
-    free, clipped = gradient_lengths(tmp_path / "free", 1e6), gradient_lengths(tmp_path / "clipped", 0.25)
+@pytest.mark.parametrize("projected", [False, True])
+def test_gradients_are_clipped_to_their_length(tmp_path: Path, projected: bool) -> None:
+    """Those of a loss's own weights, here of projections, with the others."""
+
+    def lengths(name: str, most: float) -> list[float]:
+        if projected:
+            return gradient_lengths(lambda: distil(tmp_path / name, max_grad_norm=most))
+        return gradient_lengths(lambda: train(tmp_path / name, LabelLoss(), fit_params(max_grad_norm=most)))
+
+    free, clipped = lengths("free", 1e6), lengths("clipped", 0.25)
     assert min(free) > 0.25
     assert clipped == pytest.approx([0.25] * UPDATES, rel=1e-4)
 

@@ -45,9 +45,11 @@ class Timed(nn.Module):
     def __init__(self, name: str, clock: Clock, seconds: float, cold: int = 0) -> None:
         super().__init__()
         self.name, self.clock, self.cost, self.cold = name, clock, seconds, cold
+        self.autocast = False
 
     def forward(self, input_ids: Tensor) -> None:
         assert not self.training
+        assert torch.is_autocast_enabled("cpu") == self.autocast
         assert torch.is_inference_mode_enabled()
         self.clock.calls.append((self.name, int(input_ids[0, 0])))
         self.clock.seconds += self.cost * len(input_ids) * (2 if self.cold > 0 else 1)
@@ -120,6 +122,14 @@ def test_each_model_is_timed_on_its_own_batches(clock: Clock) -> None:
     assert clock.calls[1::2] == clock.calls[::2]
     assert timings["a"]["questions_per_second"] == pytest.approx(2 / 0.02)
     assert timings["b"]["questions_per_second"] == pytest.approx(2 / 0.03)
+
+
+def test_a_model_is_timed_in_the_precision_that_is_asked_for(clock: Clock) -> None:
+    model = Timed("model", clock, 0.001)
+    model.autocast = True
+    inputs: Any = {"model": [Inputs(0, 1)]}
+    measure({"model": model}, inputs, inputs, warmup=1, repeats=1, device=CPU, precision="bf16")
+    assert clock.calls
 
 
 def test_training_mode_comes_back(clock: Clock) -> None:

@@ -14,30 +14,24 @@ from stages.core.models.families import layers
 from stages.core.models.onnx import save_onnx, write_graph
 from stages.core.models.quantisation import FLOOR, calibration_batches, largest_activations, smooth
 from stages.core.models.shapes import shrink
-from tests.toy_graphs import batches_of, inputs_of, largest_difference, to_int8, write_forms
+from tests.toy_graphs import batches_of, inputs_of, largest_difference, to_int8
 from tests.toy_models import FAMILY_NAMES, toy_emptied_model, toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_questions
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """For each family the folder of its forms."""
-    return {family: write_forms(tmp_path_factory.mktemp(family), family) for family in FAMILY_NAMES}
-
-
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_eight_bits_are_close_but_not_the_same(family: str, folders: dict[str, Path]) -> None:
-    reference = open_model(folders[family] / "torch")
-    difference = largest_difference(reference, open_model(folders[family] / "int8"), family)
+def test_eight_bits_are_close_but_not_the_same(family: str, forms: dict[str, Path]) -> None:
+    reference = open_model(forms[family] / "torch")
+    difference = largest_difference(reference, open_model(forms[family] / "int8"), family)
     spread = float(reference(**inputs_of(family, (30,))).start_logits.detach().std())
     assert 0 < difference < 0.3 * spread
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_an_answer_in_eight_bits_does_not_depend_on_what_is_asked_beside_it(
-    family: str, folders: dict[str, Path]
+    family: str, forms: dict[str, Path]
 ) -> None:
-    model = open_model(folders[family] / "int8")
+    model = open_model(forms[family] / "int8")
     together = inputs_of(family, (30, 9, 17))
     answers = model(**together)
     for row, length in enumerate((30, 9, 17)):
@@ -48,8 +42,8 @@ def test_an_answer_in_eight_bits_does_not_depend_on_what_is_asked_beside_it(
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_all_matrices_but_the_head_are_in_eight_bits(family: str, folders: dict[str, Path]) -> None:
-    graph = onnx.load(folders[family] / "int8" / "model.onnx").graph
+def test_all_matrices_but_the_head_are_in_eight_bits(family: str, forms: dict[str, Path]) -> None:
+    graph = onnx.load(forms[family] / "int8" / "model.onnx").graph
     whole = {each.name: list(each.dims) for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT}
     assert list(whole.values()).count([32, 2]) == 1, "the answer head"
     # Positions, token types and MPNet's bias are small tables that are looked up; they stay.
@@ -59,9 +53,9 @@ def test_all_matrices_but_the_head_are_in_eight_bits(family: str, folders: dict[
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_smoothing_changes_activations_and_not_answers(family: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_smoothing_changes_activations_and_not_answers(family: str, forms: dict[str, Path], tmp_path: Path) -> None:
     """With all of the unevenness gone to the matrices, every channel of an activation is as large as the others."""
-    proto = onnx.load(folders[family] / "onnx" / "model.onnx")
+    proto = onnx.load(forms[family] / "onnx" / "model.onnx")
     before = largest_activations(proto, batches_of(family))
     assert min(channels.max() / channels.min() for channels in before.values()) > 1.2
     smooth(proto, before, 1.0)
@@ -72,12 +66,12 @@ def test_smoothing_changes_activations_and_not_answers(family: str, folders: dic
     tokenizer = toy_tokenizer(tmp_path / "tokenizer", family)
     save_onnx(toy_emptied_model(family, 1), tokenizer, tmp_path / "smoothed")
     write_graph(proto, tmp_path / "smoothed" / "model.onnx")
-    reference = open_model(folders[family] / "torch")
+    reference = open_model(forms[family] / "torch")
     assert largest_difference(reference, open_model(tmp_path / "smoothed"), family) < 2e-5
 
 
-def test_padding_counts_for_nothing(folders: dict[str, Path]) -> None:
-    proto, batches = onnx.load(folders["bert"] / "onnx" / "model.onnx"), batches_of("bert")
+def test_padding_counts_for_nothing(forms: dict[str, Path]) -> None:
+    proto, batches = onnx.load(forms["bert"] / "onnx" / "model.onnx"), batches_of("bert")
     found = largest_activations(proto, batches)
     for batch in batches:
         batch.input_ids[batch.attention_mask == 0] = 7
@@ -101,8 +95,8 @@ def test_a_channel_that_outgrows_the_others_costs_less_where_it_is_evened_out(tm
 
 
 @pytest.mark.parametrize(("signed", "kind"), [(True, TensorProto.INT8), (False, TensorProto.UINT8)])
-def test_weights_are_signed_or_not(signed: bool, kind: int, folders: dict[str, Path], tmp_path: Path) -> None:
-    to_int8("bert", folders["bert"] / "onnx", tmp_path / "int8", signed_weights=signed)
+def test_weights_are_signed_or_not(signed: bool, kind: int, forms: dict[str, Path], tmp_path: Path) -> None:
+    to_int8("bert", forms["bert"] / "onnx", tmp_path / "int8", signed_weights=signed)
     graph = onnx.load(tmp_path / "int8" / "model.onnx").graph
     tables = [each for each in graph.initializer if each.name.endswith("_quantized")]
     matrices = [each for each in tables if "word_embeddings" not in each.name]
@@ -110,9 +104,9 @@ def test_weights_are_signed_or_not(signed: bool, kind: int, folders: dict[str, P
     assert all(numpy_helper.to_array(each).ndim == 2 for each in matrices)
 
 
-def test_what_is_smoothed_is_shared_by_the_strength(folders: dict[str, Path]) -> None:
+def test_what_is_smoothed_is_shared_by_the_strength(forms: dict[str, Path]) -> None:
     """Up to a common factor channels are divided by activation ** strength / weight ** (1 - strength)."""
-    proto = onnx.load(folders["bert"] / "onnx" / "model.onnx")
+    proto = onnx.load(forms["bert"] / "onnx" / "model.onnx")
     largest = largest_activations(proto, batches_of("bert"))
     name, channels = next((name, channels) for name, channels in largest.items() if "intermediate" not in name)
     tables = {each.name: numpy_helper.to_array(each) for each in proto.graph.initializer}
@@ -124,8 +118,8 @@ def test_what_is_smoothed_is_shared_by_the_strength(folders: dict[str, Path]) ->
     assert factors == pytest.approx(np.full(len(by), factors[0]), rel=1e-4)
 
 
-def test_every_batch_counts_for_the_largest_activation(folders: dict[str, Path]) -> None:
-    proto, batches = onnx.load(folders["bert"] / "onnx" / "model.onnx"), batches_of("bert")
+def test_every_batch_counts_for_the_largest_activation(forms: dict[str, Path]) -> None:
+    proto, batches = onnx.load(forms["bert"] / "onnx" / "model.onnx"), batches_of("bert")
     assert len(batches) > 1
     together, alone = largest_activations(proto, batches), [largest_activations(proto, [each]) for each in batches]
     for name, channels in together.items():
@@ -140,8 +134,8 @@ def test_windows_to_measure_on_are_as_many_as_asked_and_drawn_by_the_seed(tmp_pa
     assert rows[0] == rows[1] != rows[2]
 
 
-def test_a_channel_that_calibration_has_hardly_seen_counts_as_a_share_of_the_others(folders: dict[str, Path]) -> None:
-    proto = onnx.load(folders["bert"] / "onnx" / "model.onnx")
+def test_a_channel_that_calibration_has_hardly_seen_counts_as_a_share_of_the_others(forms: dict[str, Path]) -> None:
+    proto = onnx.load(forms["bert"] / "onnx" / "model.onnx")
     largest = largest_activations(proto, batches_of("bert"))
     name, channels = next((name, channels) for name, channels in largest.items() if "intermediate" not in name)
     channels[3] = 1e-4 * np.median(channels)

@@ -1,7 +1,6 @@
 """Scores by the official SQuAD v1.1 definition."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from stages.core.data.examples import Answer, Example, read_squad
 from stages.core.qa.scoring import exact_match, f1, normalize_answer, score
 
-DATA = os.environ.get("DISTILQA_DATA")
 SYSTEMS = ("bert-ensemble", "logistic-regression", "match-lstm", "r-net-plus", "slqa-plus")
 
 
@@ -67,17 +65,16 @@ def test_scores_are_in_the_order_of_the_examples_and_missing_ones_count_as_zero(
 
 
 @pytest.fixture(scope="module")
-def dev() -> list[Example]:
-    assert DATA is not None
-    return read_squad(Path(DATA) / "squad-dev-v1.1.json")
+def dev(real_data: Path) -> list[Example]:
+    return read_squad(real_data / "squad-dev-v1.1.json")
 
 
-@pytest.mark.skipif(DATA is None, reason="DISTILQA_DATA is not set: no published predictions to score")
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_published_systems_score_what_the_official_script_says(system: str, dev: list[Example]) -> None:
-    folder = Path(str(DATA))
-    wanted = json.loads((folder / "predictions-scores.json").read_text(encoding="utf-8"))[system]
-    scores = score(dev, json.loads((folder / "predictions" / f"{system}.json").read_text(encoding="utf-8")))
+def test_published_systems_score_what_the_official_script_says(
+    system: str, dev: list[Example], real_data: Path
+) -> None:
+    wanted = json.loads((real_data / "predictions-scores.json").read_text(encoding="utf-8"))[system]
+    scores = score(dev, json.loads((real_data / "predictions" / f"{system}.json").read_text(encoding="utf-8")))
     assert scores.mean_exact_match == pytest.approx(wanted["exact_match"], abs=1e-6)
     assert scores.mean_f1 == pytest.approx(wanted["f1"], abs=1e-6)
     assert len(dev) - scores.missing == wanted["answered"]

@@ -10,8 +10,7 @@ from stages.core.data.examples import Answer, Example
 from stages.core.data.windows import Windows
 from stages.core.errors import InputError
 from stages.core.qa.spans import Candidate, best_spans, best_texts, predict_answers
-
-METADATA = {"tokenizer": "", "max_length": "64", "doc_stride": "8", "pad_token_id": "0", "uses_token_types": "False"}
+from tests.toy_papers import Paper, windows_of
 
 
 def loop_spans(start: list[float], end: list[float], allowed: list[bool], longest: int) -> list[tuple[float, int, int]]:
@@ -53,26 +52,11 @@ def words(text: str) -> list[tuple[int, int]]:
 
 
 def make_windows(cuts: list[tuple[Example, int, int]]) -> Windows:
-    """Windows over words first to stop of each context: two special tokens, the words, one special token."""
-    offsets, lengths = [], []
+    """Windows over words first to stop of each context, those of an example one after another."""
+    papers: dict[str, Paper] = {}
     for example, first, stop in cuts:
-        offsets += [(0, 0), (0, 0), *words(example.context)[first:stop], (0, 0)]
-        lengths.append(stop - first + 3)
-    size = torch.tensor(lengths)
-    none = torch.zeros(len(cuts), dtype=torch.int64)
-    tokens = torch.zeros(len(offsets), dtype=torch.int32)
-    return Windows(
-        question_ids=tuple(example.id for example, _, _ in cuts),
-        input_ids=tokens,
-        token_type_ids=tokens,
-        offset_mapping=torch.tensor(offsets, dtype=torch.int32),
-        row_splits=torch.cat([torch.zeros(1, dtype=torch.int64), size.cumsum(0)]),
-        context_start=none + 2,
-        context_stop=size - 1,
-        start_positions=none,
-        end_positions=none,
-        metadata=METADATA,
-    )
+        papers.setdefault(example.id, []).append(words(example.context)[first:stop])
+    return windows_of(papers, "words")
 
 
 def example(key: str, context: str) -> Example:

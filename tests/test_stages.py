@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from stages import evaluate
+from stages import evaluate, tune
 from stages.cache_teacher import CacheTeacherParams
 from stages.core.data.batches import Batch, collate, ordered_batches
 from stages.core.data.examples import read_squad, write_squad
@@ -633,6 +633,43 @@ def test_a_form_that_differs_stops_export_and_leaves_everything_as_it_was(copied
     assert copied.files() == before
 
 
+def test_a_stock_form_that_differs_stops_export_too(copied: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.core.models import stock
+
+    def nearly(model: PreTrainedModel) -> PreTrainedModel:
+        found = plain(model)
+        with torch.no_grad():
+            found.qa_outputs.bias += 0.01  # type: ignore[operator, union-attr]
+        return found
+
+    plain, before = stock.stock_form, copied.files()
+    monkeypatch.setattr(stock, "stock_form", nearly)
+    assert refusal(copied.export).startswith("form stock: a logit on dev differs by 0.01")
+    assert copied.files() == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "arm", "model"),
+    [
+        ("teacher", None, "teacher"),
+        ("baseline", "baseline", "baseline"),
+        ("baseline", "hard_label", "hard_label"),
+        ("distil", None, "distilled"),
+        ("tune", None, "tuned"),
+        ("prune", None, "pruned"),
+        ("finetune", None, "finetuned"),
+        ("prune_teacher", None, "teacher_pruned"),
+    ],
+)
+def test_a_stages_dev_scores_are_those_of_the_model_that_it_saves(
+    run: Run, stage: str, arm: str | None, model: str
+) -> None:
+    told = run[0].json(f"metrics/{stage}.json")
+    saved, dev = load_checkpoint(run[0].root / "models" / model), load_split(run[0].root / "data", "dev")
+    scored = quality(score_model(saved, dev, DECODE, torch.device("cpu"), 4))
+    assert (told[arm] if arm else told)["dev"] == scored
+
+
 def test_teachers_of_several_tokenizers_are_averaged(copied: Pipeline) -> None:
     """With itself the teacher's mean is its own answers; with another model's it is between the two."""
     alone = copied.json("metrics/cache_teacher.json")
@@ -704,10 +741,15 @@ class Killed(BaseException):
     """Stands in for a kill: nothing catches it."""
 
 
+def killed(*given: Any) -> None:
+    """What is killed when it is called."""
+    raise Killed
+
+
 def test_an_interrupted_stage_goes_on_and_writes_the_same_bytes(
     run: Run, copied: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search is stopped in its third trial, then at the last step, after all training."""
+    """The search is stopped in its third trial, then in its second final, then at the last step, after all training."""
     judge, judged = TrialRun.__call__, []
 
     def stop_at_the_third(self: TrialRun, trial: Any, point: Any) -> float:
@@ -722,7 +764,27 @@ def test_an_interrupted_stage_goes_on_and_writes_the_same_bytes(
     with pytest.raises(Killed):
         copied.tune()
     assert any((copied.root / "scratch" / "tune").iterdir())
-    copied.tune()
+    keep, kept = fit._keep, []
+
+    def stop_in_the_second_final(path: Path, *given: Any) -> None:
+        keep(path, *given)
+        if path.stem.startswith("finalist"):
+            kept.append(path.stem)
+        if len(set(kept)) == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(fit, "_keep", stop_in_the_second_final)
+        copied.tune()
+    first, second = dict.fromkeys(kept)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(fit, "_keep", lambda path, *given: (kept.append(path.stem), keep(path, *given)))
+        patch.setattr(tune, "_write_search", killed)
+        copied.tune()
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_keep", killed)
+        copied.tune()
+    assert kept == [*4 * [first], *4 * [second]], "a final that had ended was begun anew, or one under way was"
     trials = len(run[1]["tune"]["plots/tune_trials.csv"].splitlines()) - 1
     assert len(judged) == trials + 1, "the two finished trials were not taken over"
     files = copied.files()

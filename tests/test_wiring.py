@@ -8,6 +8,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +18,13 @@ from stages.core.data.prepared import load_split
 from stages.core.data.windows import NO_LABEL
 from stages.core.models.checkpoint import load_checkpoint
 from stages.core.models.families import layers
+from stages.core.runtime import RuntimeParams
 from stages.core.training.fit import History, TrainingSet
 from stages.core.training.settings import FitParams
+from stages.core.training.space import Knob
 from stages.prepare import UnlabelledParams
 from tests import toy_pipeline
-from tests.toy_pipeline import FINETUNE, PRUNE, WINDOWS, Pipeline
+from tests.toy_pipeline import DISTIL, FINETUNE, PRUNE, TUNE, WINDOWS, Pipeline
 from tests.toy_training import weights_of
 
 Given = dict[str, Any]
@@ -178,6 +181,84 @@ def test_questions_are_cut_as_the_parameters_say(
     windows = called(monkeypatch, target, lambda: step(finished))["windows"]
     assert windows.metadata["doc_stride"] == str(WINDOWS.doc_stride)
     assert windows.metadata["max_length"] == str(WINDOWS.max_length)
+
+
+@pytest.mark.parametrize(
+    ("target", "step"),
+    [
+        ("stages.core.qa.inference.predict_logits", lambda pipeline: pipeline.evaluate("teacher")),
+        ("stages.core.qa.latency.measure", lambda pipeline: pipeline.benchmark()),
+    ],
+)
+def test_what_is_evaluated_or_timed_runs_in_a_precision_of_its_own_not_in_that_of_training(
+    finished: Pipeline, monkeypatch: pytest.MonkeyPatch, target: str, step: Callable[[Pipeline], None]
+) -> None:
+    monkeypatch.setattr(toy_pipeline, "RUNTIME", replace(toy_pipeline.RUNTIME, precision="bf16"))
+    assert called(monkeypatch, target, lambda: step(finished))["precision"] == "fp32"
+
+
+DATA = {"data/labelled", "data/students"}
+LESSONS = DATA | {"models/teacher", "cache"}
+NAMED_BY: dict[str, tuple[str, set[str]]] = {
+    "teacher": ("TeacherParams EncoderParams", {"data/labelled", "encoder"}),
+    "baseline": ("BaselineParams StudentParams", LESSONS),
+    "student_init": ("StudentInitParams BaselineParams StudentParams", LESSONS),
+    "distil": ("DistilParams StudentParams", LESSONS),
+    "tune": ("TuneParams DistilParams StudentParams DecodeParams", LESSONS),
+    "prune": ("PruneParams TunedParams", DATA | {"cache", "models/tuned"}),
+    "prune_curve": ("PruneCurveParams PruneParams FinetuneParams TunedParams", DATA | {"cache", "models/tuned"}),
+    "finetune": ("FinetuneParams TunedParams", DATA | {"cache", "models/pruned", "models/tuned"}),
+    "prune_teacher": ("PruneTeacherParams PruneParams FinetuneParams TunedParams", LESSONS | {"models/finetuned"}),
+}
+
+
+@pytest.mark.parametrize("stage", NAMED_BY)
+def test_an_unfinished_run_is_named_by_all_that_its_training_depends_on(
+    finished: Pipeline, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """So that a stage that was interrupted never goes on under other settings; the cache is of one teacher."""
+    given = called(monkeypatch, "stages.core.training.scratch.scratch_folder", finished.steps()[stage])
+    settings, inputs = NAMED_BY[stage]
+    assert sorted(type(each).__name__ for each in given["settings"]) == sorted([*settings.split(), "Runtime"])
+    assert {path.relative_to(finished.root).as_posix() for path in given["inputs"]} == inputs
+
+
+def test_a_final_is_named_by_its_point_and_by_what_the_default_starts_from(
+    finished: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask_for_a_folder(trial: object, default: object, points: object, checkpoints: Any, **_: object) -> None:
+        monkeypatch.setattr("stages.core.training.scratch.run_key", stop)
+        checkpoints(replace(DISTIL, seed=99))
+
+    def stop(settings: object, inputs: object) -> None:
+        raise Called({"settings": settings})
+
+    monkeypatch.setattr("stages.core.training.finals.finals", ask_for_a_folder)
+    with pytest.raises(Called) as stopped:
+        finished.tune()
+    settings = stopped.value.given["settings"]
+    assert settings[:2] == [replace(DISTIL, seed=99), DISTIL]
+    assert sorted(type(each).__name__ for each in settings[2:]) == ["Runtime", "StudentParams"]
+
+
+def test_a_search_is_shared_by_other_processors_and_budgets_and_by_no_other_trials(
+    finished: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def name(runtime: RuntimeParams = toy_pipeline.RUNTIME, **changes: Any) -> str:
+        with monkeypatch.context() as patched:
+            patched.setattr(toy_pipeline, "RUNTIME", runtime)
+            given = called(monkeypatch, "stages.core.training.search.search", lambda: finished.tune(**changes))
+        return str(given["name"])
+
+    plain, runtime = name(), toy_pipeline.RUNTIME
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("stages.core.runtime._processor", lambda device: "another processor")
+        assert name(replace(runtime, threads=2)) == plain
+    storage = f"sqlite:///{tmp_path}/shared.sqlite"
+    assert name(updates=99) == name(average=True) == name(storage=storage) == plain
+    space = {**TUNE.space, "alpha": Knob(0.6, 1.0, "linear")}
+    others = [name(replace(runtime, precision="bf16")), name(seed=2), name(space=space), name(trial_windows=12)]
+    assert len({plain, *others, name(trial_epochs=1)}) == 6
 
 
 def test_export_gets_its_settings_and_training_windows(finished: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from stages.core.errors import InputError
 ROOT = Path(__file__).parent.parent
 
 # Each stage of the toy pipeline reads files, notes when it begins and ends, and writes files. Those that together.txt
-# names wait for each other before they end, or 600 seconds.
+# names wait for each other before they end, or 600 seconds; those that slow.txt names take half a second.
 TOY = """
 import sys, time
 from pathlib import Path
@@ -26,6 +26,8 @@ def note(what):
     with open("notes.txt", "a") as notes:
         notes.write(f"{name} {what}\\n")
 note("begins")
+if name in Path("slow.txt").read_text().split():
+    time.sleep(0.5)
 together, ends = Path("together.txt").read_text().split(), time.monotonic() + 600
 while name in together and time.monotonic() < ends:
     if all(f"{other} begins" in Path("notes.txt").read_text() for other in together):
@@ -62,6 +64,7 @@ def toy_folder(folder: Path) -> Path:
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "raw.txt").write_text("raw")
     (folder / "together.txt").touch()
+    (folder / "slow.txt").touch()
     return folder
 
 
@@ -177,6 +180,7 @@ def test_what_only_dvc_can_run_is_refused(stage: str, complaint: str, tmp_path: 
 def test_stages_run_side_by_side_in_order_and_the_benchmark_alone(tmp_path: Path) -> None:
     folder = toy_folder(tmp_path)
     (folder / "together.txt").write_text("first short")
+    (folder / "slow.txt").write_text("second benchmark")  # either could run beside the other, but for what they are
     done = run_in(folder, "--jobs", "2", "--seconds", "seconds.csv")
     assert done.returncode == 0, done.stderr
     notes = notes_in(folder)

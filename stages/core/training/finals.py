@@ -9,7 +9,6 @@ those that may be averaged read the windows in different orders.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def finals(
     trial: TrialRun,
     default: Finalist,
     points: Mapping[int, Point],
-    checkpoints: Callable[[DistilParams], AbstractContextManager[Path]],
+    checkpoints: Callable[[DistilParams], Path],
     *,
     average: bool,
     seed: int,
@@ -59,25 +58,23 @@ def finals(
     on dev is kept, of those that tie the default and then the earlier in `points`; or, with `average`, the `soup` of
     all, never below the default on dev: then their training seeds count up from the default's, while a head or
     projections drawn before training are the same in all. `checkpoints(settings)` is the folder that an interrupted
-    training goes on from; all are kept until the last student is trained.
+    training goes on from.
     """
     students = {0: default}
-    with ExitStack() as folders:
-        for number, (place, point) in enumerate(points.items(), start=1):
-            settings = default.settings.at(point)
-            if average:
-                settings = replace(settings, seed=(settings.seed + number) % SEEDS)
-            scratch, name = folders.enter_context(checkpoints(settings)), f"finalist {place}"
-            student, history = distil(
-                trial.lessons,
-                trial.student,
-                settings,
-                trial.runtime,
-                scratch=scratch,
-                name=name,
-                start_seed=default.settings.seed,
-            )
-            students[place] = Finalist(settings, student, history, trial.dev_scores(student))
+    for number, (place, point) in enumerate(points.items(), start=1):
+        settings = default.settings.at(point)
+        if average:
+            settings = replace(settings, seed=(settings.seed + number) % SEEDS)
+        student, history = distil(
+            trial.lessons,
+            trial.student,
+            settings,
+            trial.runtime,
+            scratch=checkpoints(settings),
+            name=f"finalist {place}",
+            start_seed=default.settings.seed,
+        )
+        students[place] = Finalist(settings, student, history, trial.dev_scores(student))
     full_f1 = {place: round(each.dev.mean_f1, 4) for place, each in students.items()}
     places, dev = list(students), [each.dev for each in students.values()]
     best = students[places[ranked(dev)[0]]]
