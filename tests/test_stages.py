@@ -36,6 +36,7 @@ from stages.core.pruning.curve import CRITERIA
 from stages.core.qa.ensemble import Reader, Said
 from stages.core.qa.evaluation import quality, score_model
 from stages.core.qa.inference import predict_logits
+from stages.core.qa.scoring import Scores
 from stages.core.report.variants import VARIANTS
 from stages.core.training import finals, fit
 from stages.core.training.fit import History
@@ -668,6 +669,22 @@ def test_a_stages_dev_scores_are_those_of_the_model_that_it_saves(
     saved, dev = load_checkpoint(run[0].root / "models" / model), load_split(run[0].root / "data", "dev")
     scored = quality(score_model(saved, dev, DECODE, torch.device("cpu"), 4))
     assert (told[arm] if arm else told)["dev"] == scored
+
+
+@pytest.mark.parametrize(("stage", "saved"), [("baseline", ["baseline", "hard_label"]), ("prune", ["pruned"])])
+def test_what_is_scored_is_what_is_saved(
+    copied: Pipeline, monkeypatch: pytest.MonkeyPatch, stage: str, saved: list[str]
+) -> None:
+    """Where toy models score alike."""
+    scored: list[dict[str, bytes]] = []
+
+    def listen(model: PreTrainedModel, *given: Any) -> Scores:
+        scored.append(weights_of(model))
+        return score_model(model, *given)
+
+    monkeypatch.setattr("stages.core.qa.evaluation.score_model", listen)
+    getattr(copied, stage)()
+    assert scored == [weights_of(load_checkpoint(copied.root / "models" / name)) for name in saved]
 
 
 def test_teachers_of_several_tokenizers_are_averaged(copied: Pipeline) -> None:
