@@ -1,4 +1,4 @@
-"""Differences between files of predictions on the same questions, with intervals, as `report` has them.
+"""Differences between files of predictions on the same questions, with intervals of 2,000 resamples.
 
 For models that are no variants of one run, or were not evaluated in one:
 

@@ -25,7 +25,8 @@ import torch
 
 from stages.core.data.batches import collate
 from stages.core.data.cloze import cloze_questions
-from stages.core.data.examples import Example, Paragraph
+from stages.core.data.cutting import refusal_of
+from stages.core.data.examples import Example, Paragraph, Refusal, cut_all
 from stages.core.data.prepared import CLOZE, UNLABELLED, Questions, has_cloze, has_unlabelled, load_split
 from stages.core.errors import InputError, clean_exit
 from stages.core.files import write_text
@@ -42,10 +43,11 @@ BATCH = 32  # windows a forward pass
 OF_THE_DATA, NEW = "of the data", "new"
 
 
-def inputs(data: Path, count: int) -> dict[tuple[str, str], list[Example]]:
+def inputs(data: Path, count: int, refuse: Refusal = cut_all) -> dict[tuple[str, str], list[Example]]:
     """Return at most `count` inputs of each kind, by kind and whether they are of the data trained on or new.
 
-    Questions come without answers. New are those that neither student nor teacher has seen.
+    Questions come without answers. New are those that neither student nor teacher has seen. A question drawn here for
+    which `refuse` gives a reason, as no window holds it, is left out.
     """
     generator = random.Random(SEED)
 
@@ -65,7 +67,7 @@ def inputs(data: Path, count: int) -> dict[tuple[str, str], list[Example]]:
     for name, examples in (("train", train), ("dev", dev)):
         paragraphs = [Paragraph(each.title, each.context) for each in examples]
         try:
-            drawn = cloze_questions(paragraphs, count, SEED + 1)
+            drawn = cloze_questions(paragraphs, count, SEED + 1, refuse)
         except InputError:
             raise InputError(f"--count: {count} cloze questions are more than {name} yields; lower it") from None
         found[f"cloze questions on paragraphs of {name}", NEW] = [
@@ -101,7 +103,8 @@ def measure(
         return reader.read(unread, batch_size=BATCH, device=runtime.device, precision=runtime.precision)
 
     rows = []
-    for (kind, known), examples in inputs(data, count).items():
+    refuse = refusal_of([each.cutter for each in panel if each.cutter is not None])
+    for (kind, known), examples in inputs(data, count, refuse).items():
         contexts = {each.id: each.context for each in examples}
         heard, *answers = (ask(reader, examples) for reader in panel)
         for folder, said in zip(students, answers, strict=True):

@@ -5,8 +5,9 @@ Run from the repository's root, with the wanted params.yaml in place:
     python -m profiles.without_dvc [--jobs N] [--seconds FILE] [STAGE ...]
 
 A stage runs when it is wanted, or something wanted needs it, and one of its outputs is missing or comes from a stage
-that runs. Before the first starts, the outputs of all stages that follow from those are removed, wanted or not, those
-that git tracks among them, and told: they would be of older inputs, and a later call would take them for done. Nothing
+that runs. Before the first starts, what is there of the outputs of these and of all stages that follow from them,
+wanted or not, is removed, those that git tracks among them, and told: it would be of older inputs, and a later call
+would take it for done. Nothing
 is compared with what parameters or code were before, and dvc.lock stays as it is: that is DVC's to do (`dvc repro`,
 `dvc commit`). Needs only the packages that the stages themselves import, and Linux: it imports them once, and each
 stage is a fork of it.
@@ -102,9 +103,8 @@ def to_run(stages: Sequence[Stage], wanted: Sequence[str]) -> list[Stage]:
 
 
 def remove_stale(stages: Sequence[Stage], running: Sequence[Stage]) -> list[str]:
-    """Remove what those of `stages` have written that follow from the `running` ones; return the paths, sorted."""
-    first = [each for each in stages if any(each.needs(other) for other in running)]
-    following = _closure(first, lambda stage: [each for each in stages if each.needs(stage)])
+    """Remove what the `running` ones, and those of `stages` that follow from them, have written; return it, sorted."""
+    following = _closure(running, lambda stage: [each for each in stages if each.needs(stage)])
     removed = sorted(path for each in following for path in each.writes if Path(path).exists())
     for path in map(Path, removed):
         if path.is_dir() and not path.is_symlink():
@@ -233,7 +233,7 @@ def main() -> None:
     stages = read_stages(Path("dvc.yaml"))
     running = to_run(stages, options.stages)
     if removed := remove_stale(stages, running):
-        print(f"removed, for they follow from what runs now: {', '.join(removed)}", flush=True)
+        print(f"removed, for what runs now makes them or what they are made of: {', '.join(removed)}", flush=True)
     took = run(running, jobs=options.jobs, logs=options.logs)
     if options.seconds is not None and took:  # where nothing ran, an earlier table stays
         rows = [f"{name},{value:.0f}" for name, value in took.items()]

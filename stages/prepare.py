@@ -84,8 +84,8 @@ def run(
     source = resolve_model(encoder.model, encoder.sha256)
     models = list(dict.fromkeys([source, student.origin(source)]))
     from stages.core.data.cloze import cloze_questions
-    from stages.core.data.cutting import load_cutter
-    from stages.core.data.examples import Example, Paragraph, sample
+    from stages.core.data.cutting import load_cutter, refusal_of
+    from stages.core.data.examples import Paragraph, sample
     from stages.core.data.prepared import CLOZE, TAUGHT
     from stages.core.data.splits import count_dropped, read_sources, split_by_article, without_contexts_of
     from stages.core.data.unlabelled import at_other_offsets, on_other_paragraphs, on_paragraphs, read_pool
@@ -93,10 +93,7 @@ def run(
     from stages.core.files import whole_folder, write_json
 
     cutters = [load_cutter(model, max_length=windows.max_length, doc_stride=windows.doc_stride) for model in models]
-
-    def refuse(example: Example) -> str:
-        return next(filter(None, (cutter.refuse(example) for cutter in cutters)), "")
-
+    refuse = refusal_of(cutters)
     test, bad_test = read_sources(params.test, corpus, params.on_bad_record, refuse)
     train, bad_train = read_sources(params.train, corpus, params.on_bad_record, refuse)
     train, in_test = without_contexts_of(train, test)

@@ -4,6 +4,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,9 @@ from scipy.special import log_softmax
 from profiles import divergences as module
 from profiles.divergences import NEW, OF_THE_DATA, divergences, inputs, main, measure
 from stages.core.data import cloze
-from stages.core.data.prepared import load_split, windows_path
+from stages.core.data.cutting import Cutter
+from stages.core.data.examples import Example
+from stages.core.data.prepared import Questions, load_split, windows_path
 from stages.core.errors import InputError
 from stages.core.models.checkpoint import load_checkpoint, save_checkpoint
 from stages.core.qa.ensemble import Reader, Said
@@ -110,6 +113,28 @@ def test_what_is_new_has_not_been_learned_from(prepared: Path, monkeypatch: pyte
     assert 0 < len(new) < 25
     assert not any((each.context, each.question) in seen for each in new)
     assert not any(each.answers for rows in found.values() for each in rows)
+
+
+def test_questions_that_a_model_cannot_cut_are_not_drawn(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those of a first draw every other one: to one of the models they are too long."""
+    first = inputs(prepared / "data", 6)["cloze questions on paragraphs of dev", NEW]
+    long = {each.question for each in first[::2]}
+    refuse = Cutter.refuse
+
+    def refuse_some(self: Cutter, example: Example) -> str:
+        return "too long" if example.question in long and self.tokenizer.sep_token == "</s>" else refuse(self, example)
+
+    monkeypatch.setattr(Cutter, "refuse", refuse_some)
+    drawn: list[str] = []
+
+    def listen(self: Reader, questions: Questions, **given: Any) -> Said:
+        drawn.extend(each.question for each in questions.examples)
+        return read(self, questions, **given)
+
+    read = Reader.read
+    monkeypatch.setattr(Reader, "read", listen)
+    measure(prepared / "data", prepared / "teacher", [prepared / "strange"], 6, 2.0, start(RUNTIME, 1))
+    assert set(drawn) >= {each.question for each in first[1::2]} and not set(drawn) & long
 
 
 @pytest.mark.parametrize(

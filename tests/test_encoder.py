@@ -207,10 +207,30 @@ def test_a_tokenizer_that_would_lower_case_what_its_model_reads_cased_is_told_of
     cased = document["normalizer"] | {"lowercase": False}
     saved.write_text(json.dumps(document | {"normalizer": cased}), encoding="utf-8")
     beside.write_text(json.dumps({key: value for key, value in told.items() if key != "do_lower_case"}))
-    with pytest.raises(InputError, match=r"its normalizer is .*'lowercase': False.*mend the latter \(do_lower_case"):
+    with pytest.raises(InputError, match=r"disagree on the normalizer: .*lowercase is False and True.*; name a copy"):
         load_tokenizer(tmp_path)
-    beside.write_text(json.dumps(told | {"do_lower_case": False}))
-    assert "Paris" in load_tokenizer(tmp_path).backend_tokenizer.normalizer.normalize_str("Paris")
+    for mended in ({"do_lower_case": False}, {"tokenizer_class": "PreTrainedTokenizerFast"}):
+        beside.write_text(json.dumps(told | mended))
+        assert load_tokenizer(tmp_path).backend_tokenizer.normalizer.normalize_str("Paris") == "Paris"
+
+
+def test_of_a_tokenizer_another_kind_of_part_is_told_of_in_a_line_and_another_word_for_the_same_is_not(
+    tmp_path: Path,
+) -> None:
+    toy_tokenizer(tmp_path / "bert", "bert"), toy_tokenizer(tmp_path / "roberta", "roberta")
+    paths = {family: tmp_path / family / "tokenizer.json" for family in ("bert", "roberta")}
+    documents = {family: json.loads(path.read_text(encoding="utf-8")) for family, path in paths.items()}
+    same = {
+        "bert": {"normalizer": documents["bert"]["normalizer"] | {"lowercase": True, "strip_accents": True}},
+        "roberta": {"pre_tokenizer": documents["roberta"]["pre_tokenizer"] | {"trim_offsets": False}},
+    }
+    for family, path in paths.items():
+        path.write_text(json.dumps(documents[family] | same[family]), encoding="utf-8")
+        load_tokenizer(tmp_path / family)
+    other = {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}, {"type": "StripAccents"}]}
+    paths["bert"].write_text(json.dumps(documents["bert"] | {"normalizer": other}), encoding="utf-8")
+    with pytest.raises(InputError, match="the normalizer: type is Sequence and BertNormalizer; name"):
+        load_tokenizer(tmp_path / "bert")
 
 
 def test_a_tokenizer_of_no_known_kind_is_an_input_error(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from stages.core.data.examples import Example
+from stages.core.data.examples import Example, Refusal
 from stages.core.data.windows import Windows, make_windows
 from stages.core.errors import InputError
 from stages.core.models.encoder import load_tokenizer, make_config, read_config
@@ -48,6 +48,11 @@ class Cutter:
             except InputError as error:
                 return str(error).removeprefix(f"id {example.id!r}: ")
         return ""
+
+
+def refusal_of(cutters: Sequence[Cutter]) -> Refusal:
+    """Return what says why one of them cannot cut an example, the first that cannot."""
+    return lambda example: next(filter(None, (cutter.refuse(example) for cutter in cutters)), "")
 
 
 def load_cutter(source: Path, *, max_length: int, doc_stride: int) -> Cutter:

@@ -24,6 +24,7 @@ from stages.core.models.families import FAMILIES, PRUNED_PREFIX, blocks, family_
 from stages.core.models.source import WEIGHTS, check_config, check_folder, file_sha256
 
 PRUNED_SHAPES = "pruned_shapes"
+TOKENIZER = "tokenizer.json"
 # What a config of another model may say that a question answering model of ours decides for itself.
 OVERRULED = (
     *("id2label", "label2id", "num_labels", "auto_map", "_name_or_path", "dtype", "torch_dtype"),
@@ -64,26 +65,44 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise InputError(f"{folder}: no tokenizer loads from here ({_first_line(error)})") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"{folder}: {type(tokenizer).__name__} is no fast tokenizer; convert it to tokenizer.json")
-    _check_rebuilt(tokenizer, folder / "tokenizer.json")
+    _check_rebuilt(tokenizer, folder)
     return tokenizer
 
 
-def _check_rebuilt(tokenizer: PreTrainedTokenizerFast, saved: Path) -> None:
-    """Raise InputError where `tokenizer` splits or lower-cases text in another way than the file it was loaded from.
+def _check_rebuilt(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Raise InputError where `tokenizer` cleans or splits text in another way than the tokenizer.json of its folder.
 
     Of some families transformers takes but the vocabulary from that file, and the rest from tokenizer_config.json.
     """
-    if not saved.exists():
+    if not (folder / TOKENIZER).exists():
         return
-    kept, rebuilt = (
-        json.loads(each.to_str()) for each in (Tokenizer.from_file(str(saved)), tokenizer.backend_tokenizer)
-    )
-    for part in ("normalizer", "pre_tokenizer"):
-        if kept[part] != rebuilt[part]:
+    kept = _cutting(Tokenizer.from_file(str(folder / TOKENIZER)))
+    rebuilt = _cutting(tokenizer.backend_tokenizer)
+    for part, mine in kept.items():
+        if mine != rebuilt[part]:
             raise InputError(
-                f"{saved}: its {part} is {kept[part]}, by tokenizer_config.json beside it {rebuilt[part]}; mend the "
-                "latter (do_lower_case, strip_accents, tokenize_chinese_chars, add_prefix_space)"
+                f"{folder}: {TOKENIZER} and tokenizer_config.json disagree on the {part}: "
+                f"{_unlike(mine, rebuilt[part])}; name a copy in which they agree on what the model was trained with, "
+                f"or in which tokenizer_class is PreTrainedTokenizerFast, for {TOKENIZER} to be taken whole"
             )
+
+
+def _cutting(tokenizer: Tokenizer) -> dict[str, dict[str, Any] | None]:
+    """What cleans text and what splits it, said in one way where the library has several."""
+    told = json.loads(tokenizer.to_str())
+    normalizer, splitter = told["normalizer"], told["pre_tokenizer"]
+    if normalizer and normalizer["type"] == "BertNormalizer" and normalizer["strip_accents"] is None:
+        normalizer["strip_accents"] = normalizer["lowercase"]
+    if splitter and splitter["type"] == "ByteLevel":
+        splitter.pop("trim_offsets")  # which only what follows it looks at
+    return {"normalizer": normalizer, "pre_tokenizer": splitter}
+
+
+def _unlike(kept: dict[str, Any] | None, rebuilt: dict[str, Any] | None) -> str:
+    """Where two of a part differ: in kind, or in some keys."""
+    mine, other = kept or {"type": "none"}, rebuilt or {"type": "none"}
+    keys = ["type"] if mine["type"] != other["type"] else [key for key in mine if mine[key] != other.get(key)]
+    return ", ".join(f"{key} is {mine[key]!s:.40} and {other.get(key)!s:.40}" for key in keys)
 
 
 def is_qa_checkpoint(folder: Path) -> bool:
