@@ -1,12 +1,11 @@
 """Raw questions -> checked examples, article-wise splits and tokenised windows.
 
-Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, the windows of
-the first two, and what it counted.
-Where students have an encoder with another tokenizer, train and dev are cut for that one too. Inputs without labels,
-which a teacher can answer all the same, are drawn where `unlabelled` asks for them, and cloze questions with the phrase
-that answers them, which a teacher learns from before it sees a label, where `data` does. A record that is not sound
-stops the stage or is dropped and counted; nothing is repaired. The stage fails if labels do not decode to the
-gold text, or windows cannot hold the answers: whatever is trained on such data learns something else than it seems.
+Reads the sources named in `data`; writes train, dev and test as SQuAD v1.1 JSON, the windows of the first two, and what
+it counted. Where students have an encoder with another tokenizer, train and dev are cut for that one too. Inputs
+without labels, which a teacher can answer all the same, are drawn where `unlabelled` asks for them, and cloze questions
+with the phrase that answers them, which a teacher learns from before it sees a label, where `data` does. A record that
+is not sound stops the stage or is dropped and counted; nothing is repaired. The stage fails if labels do not decode to
+the gold text, or windows cannot hold the answers: whatever is trained on such data learns something else than it seems.
 """
 
 import argparse

@@ -38,9 +38,9 @@ def measure(
     `questions` has each model's batches of one question, with the windows of that question alone as the model's
     tokenizer cuts them, in the same order for all; `batches` has the same windows at the batch size of interest. Only
     forward passes are timed, models and inputs being on `device` by then; an ONNX model, which runs on the CPU, fetches
-    its inputs from there within the time. Each of the two measurements starts with
-    `warmup` untimed passes a model and goes `repeats` times over its inputs, each timed pass right behind an untimed
-    one on the same input; throughput is that of the median time over all batches.
+    its inputs from there within the time. Each of the two measurements starts with `warmup` untimed passes a model and
+    goes `repeats` times over its inputs, each timed pass right behind an untimed one on the same input; throughput is
+    that of the median time over all batches.
     """
     with ExitStack() as stack:
         for model in models.values():
