@@ -6,11 +6,10 @@ Run from the repository's root, with the wanted params.yaml in place:
 
 A stage runs when it is wanted, or something wanted needs it, and one of its outputs is missing or comes from a stage
 that runs. Before the first starts, what is there of the outputs of these and of all stages that follow from them,
-wanted or not, is removed, those that git tracks among them, and told: it would be of older inputs, and a later call
-would take it for done. Nothing
-is compared with what parameters or code were before, and dvc.lock stays as it is: that is DVC's to do (`dvc repro`,
-`dvc commit`). Needs only the packages that the stages themselves import, and Linux: it imports them once, and each
-stage is a fork of it.
+wanted or not, is removed, what git tracks among it, and told: it would be of older inputs, and a later call would take
+it for done. Nothing is compared with what parameters or code were before, and dvc.lock stays as it is: that is DVC's to
+do (`dvc repro`, `dvc commit`). Needs only the packages that the stages themselves import, and Linux: it imports them
+once, and each stage is a fork of it.
 
 One training keeps a large GPU nine tenths busy (profiles/squadshifts-gpu/README.md has figures). Beside it goes on what
 other stages do on the processor: importing, cutting windows, decoding and scoring answers.
