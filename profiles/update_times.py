@@ -144,15 +144,14 @@ def update_times(
     runtime: Runtime,
     updates: int,
     other: str | None = None,
-    *,
-    graphs: bool = True,
 ) -> tuple[float, float]:
     """Return milliseconds an update, and milliseconds of it in kernels of the GPU, which are 0 on a CPU.
 
-    Updates are made as `fit` has it, or as `other` says, one of `OTHERS`; without CUDA graphs if `graphs` is false.
+    Updates are made as `fit` has it, or as `other` says, one of `OTHERS`.
     """
     first, kernel = FIRST[runtime.device.type], None if other == UNGRAPHED else other
-    graphs = graphs and other != UNGRAPHED
+    if other == UNGRAPHED:
+        runtime = replace(runtime, cuda_graphs=False)
 
     def train(counted: Callable[[], object] = lambda: None) -> float:
         model, loss, params = lesson(kind, encoder, runtime.device, kernel)
@@ -161,7 +160,7 @@ def update_times(
         params, total = replace(params, batch_size=windows), max(FEWEST, first + updates)
         with tempfile.TemporaryDirectory() as scratch:
             run = partial(fit, model, loss, training, params, runtime, scratch=Path(scratch), name=kind, updates=total)
-            return Timer(first, updates, counted).train(partial(run, graphs=graphs))
+            return Timer(first, updates, counted).train(run)
 
     wall = train()
     if runtime.device.type != "cuda":
@@ -201,16 +200,18 @@ def main() -> None:
     require(options.beside in (None, *OTHERS), "--beside", options.beside, " or ".join(OTHERS))
     runtime = start(load_params("runtime", RuntimeParams), 0)
     if options.beside == UNGRAPHED:
-        require(runtime.device.type == "cuda", "--beside", UNGRAPHED, "eager or sdpa where there is no CUDA device")
+        with_graphs = runtime.device.type == "cuda" and runtime.cuda_graphs
+        require(with_graphs, "--beside", UNGRAPHED, "eager or sdpa without a CUDA device or runtime.cuda_graphs")
+    elif options.beside is not None:
+        runtime = replace(runtime, cuda_graphs=False)
     named = load_params("encoder", EncoderParams)
     encoder = resolve_model(named.model, named.sha256)
-    graphs = options.beside in (None, UNGRAPHED)
     questions = load_split(options.data, "train").windows
     drawn = torch.randn(2, int(questions.row_splits[-1]), dtype=torch.float16)
     training = TrainingSet(questions, (drawn[0], drawn[1]))
     print(f"{runtime.processor}, {runtime.precision}, {options.updates} updates each")
     for kind, _, windows in asked:
-        measure = partial(update_times, kind, int(windows), training, encoder, runtime, options.updates, graphs=graphs)
+        measure = partial(update_times, kind, int(windows), training, encoder, runtime, options.updates)
         print(f"{kind}, {windows} windows: {told(measure, int(windows), options.beside, options.turns)}")
 
 

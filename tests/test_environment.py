@@ -15,7 +15,7 @@ from stages.core.report.inputs import read_environment
 def write(folder: Path, monkeypatch: pytest.MonkeyPatch, **runtime: object) -> Path:
     """What the command writes in a folder whose params.yaml has this `runtime`."""
     monkeypatch.chdir(folder)
-    (folder / "params.yaml").write_text(yaml.safe_dump({"runtime": runtime}), encoding="utf-8")
+    (folder / "params.yaml").write_text(yaml.safe_dump({"runtime": {"cuda_graphs": True, **runtime}}), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["environment", "--out", "metrics/environment.yaml"])
     main()
     return folder / "metrics" / "environment.yaml"

@@ -106,13 +106,13 @@ def training(folder: Path, family: str = "bert", *, across: bool = False) -> Tra
 
 
 def trained(
-    kind: str, folder: Path, *, family: str = "bert", runtime: Runtime = CPU, graphs: bool = True, **changes: float
+    kind: str, folder: Path, *, family: str = "bert", runtime: Runtime = CPU, **changes: float
 ) -> tuple[dict[str, bytes], list[dict[str, float]]]:
     """Train for four epochs and return all weights and the history."""
     model, loss = lesson(kind, family, runtime.device)
     settings = fit_params(**{"epochs": 4, "dropout": 0.2, **changes})
     data = training(folder, family, across=kind == "across")
-    history = fit(model, loss, data, settings, runtime, scratch=folder, name="run", graphs=graphs)
+    history = fit(model, loss, data, settings, runtime, scratch=folder, name="run")
     modules = [each.cpu() for each in (model, loss) if isinstance(each, nn.Module)]
     assert all(each.grad is None for module in modules for each in module.parameters())
     return weights_of(*modules), history
@@ -198,7 +198,7 @@ def test_it_pays_on_a_gpu_for_many_updates_only(tmp_path: Path, monkeypatch: pyt
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert [pays(cpu, FEWEST), pays(cuda, FEWEST - 1), pays(cuda, FEWEST)] == [False, False, True]
     made = stand_in(monkeypatch)
-    trained("teacher", tmp_path, graphs=False)
+    trained("teacher", tmp_path, runtime=replace(CPU, cuda_graphs=False))
     assert not made
 
 

@@ -160,7 +160,7 @@ def test_one_by_one_keeps_the_windows_of_a_question_together(tmp_path: Path) -> 
 
 
 PARAMS = BenchmarkParams(seed=1, questions=2, warmup=1, batch_size=2, repeats=2)
-RUNTIME = RuntimeParams(device="cpu", precision="fp32", threads=1)
+RUNTIME = RuntimeParams(device="cpu", precision="fp32", threads=1, cuda_graphs=True)
 WINDOWS = WindowsParams(max_length=32, doc_stride=8)
 
 

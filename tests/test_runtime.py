@@ -34,8 +34,10 @@ def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     memory.fill_uninitialized_memory = fills
 
 
-def begin(device: str = "cpu", precision: str = "fp32", threads: int = 1, seed: int = 13) -> Runtime:
-    params = RuntimeParams(device, precision, threads)
+def begin(
+    device: str = "cpu", precision: str = "fp32", threads: int = 1, seed: int = 13, graphs: bool = True
+) -> Runtime:
+    params = RuntimeParams(device, precision, threads, graphs)
     params.check()
     return start(params, seed)
 
@@ -47,9 +49,9 @@ def draws() -> list[float]:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        (RuntimeParams("gpu", "fp32", 0), "device is 'gpu', wanted auto, cpu or cuda"),
-        (RuntimeParams("cpu", "fp16", 0), "precision is 'fp16', wanted auto, fp32 or bf16"),
-        (RuntimeParams("cpu", "fp32", -1), "threads is -1, wanted 0 or more"),
+        (RuntimeParams("gpu", "fp32", 0, True), "device is 'gpu', wanted auto, cpu or cuda"),
+        (RuntimeParams("cpu", "fp16", 0, True), "precision is 'fp16', wanted auto, fp32 or bf16"),
+        (RuntimeParams("cpu", "fp32", -1, True), "threads is -1, wanted 0 or more"),
     ],
 )
 def test_value_out_of_range_is_refused(params: RuntimeParams, message: str) -> None:
@@ -96,16 +98,57 @@ def test_auto_precision_of_a_cpu_is_bf16_where_it_multiplies_that(
 def test_auto_precision_of_a_gpu_is_bf16_from_ampere_on(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with_a_gpu(monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     assert begin("cuda", "auto").precision == precision
+
+
+def with_a_gpu(monkeypatch: pytest.MonkeyPatch, fault: str = "") -> None:
+    """Let torch find a GPU, which fails at the first thing it is to compute where `fault` says how."""
+
+    def ones(count: int, *, device: str) -> torch.Tensor:
+        assert device == "cuda"
+        if fault:
+            raise RuntimeError(fault)
+        return torch.zeros(count)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "a GPU")
+    monkeypatch.setattr(torch, "ones", ones)
+
+
+def test_a_gpu_that_this_torch_has_no_kernels_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_a_gpu(monkeypatch, "CUDA error: no kernel image is available\nCompile with ...")
+    why = f"a GPU does not compute with torch {torch.__version__} (CUDA error: no kernel image is available)"
+    assert begin("auto").device == CPU
+    assert capsys.readouterr().out == f"params.yaml: runtime.device is auto: the CPU is used, as {why}\n"
+    with pytest.raises(InputError) as caught:
+        begin("cuda")
+    wanted = "cpu, or another build of torch"
+    assert str(caught.value) == f"params.yaml: runtime.device is 'cuda', wanted {wanted}: {why}"
+    assert begin("cpu").device == CPU
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_cuda_graphs_are_recorded_where_they_are_asked_for(graphs: bool) -> None:
+    assert begin(graphs=graphs).cuda_graphs == graphs
 
 
 @pytest.mark.parametrize(("asked", "used"), [(2, 2), (0, len(os.sched_getaffinity(0)))])
 def test_threads_are_the_number_asked_for_or_one_per_core(asked: int, used: int) -> None:
     begin(threads=asked)
     assert torch.get_num_threads() == used
+
+
+def test_a_system_that_does_not_tell_which_cores_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    for told, used in ((3, 3), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda told=told: told)
+        begin(threads=0)
+        assert torch.get_num_threads() == used
 
 
 def test_seed_decides_every_draw() -> None:
@@ -160,7 +203,7 @@ def test_a_package_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_settings_are_known_without_torch(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
-    program = "from stages.core.runtime import RuntimeParams; RuntimeParams('cpu', 'fp32', 0).check()"
+    program = "from stages.core.runtime import RuntimeParams; RuntimeParams('cpu', 'fp32', 0, True).check()"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

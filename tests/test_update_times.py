@@ -101,15 +101,15 @@ def test_the_kernel_asked_for_is_the_one_timed(
 def test_without_graphs_is_asked_of_the_training(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, plain = list[bool](), module.fit
 
-    def watched(*arguments: Any, graphs: bool, **options: Any) -> Any:
-        asked.append(graphs)
-        return plain(*arguments, graphs=graphs, **options)
+    def watched(*arguments: Any, **options: Any) -> Any:
+        (runtime,) = (each for each in arguments if isinstance(each, Runtime))
+        asked.append(runtime.cuda_graphs)
+        return plain(*arguments, **options)
 
     monkeypatch.setattr(module, "fit", watched)
     for other in (None, "ungraphed"):
         update_times("teacher", 4, lessons(encoder), encoder, CPU, 1, other)
-    update_times("teacher", 4, lessons(encoder), encoder, CPU, 1, None, graphs=False)
-    assert asked == [True, False, False]
+    assert asked == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_a_kernel_of_transformers_is_compared_without_graphs(
 ) -> None:
     asked = set[bool]()
 
-    def watched(*arguments: Any, graphs: bool) -> tuple[float, float]:
-        asked.add(graphs)
+    def watched(kind: str, windows: int, training: object, encoder: Path, runtime: Runtime, *_: object) -> Any:
+        asked.add(runtime.cuda_graphs)
         return 1.0, 0.0
 
     monkeypatch.setattr("sys.argv", ["update_times", "teacher:4", *beside])
@@ -155,7 +155,7 @@ def test_a_kernel_that_a_family_lacks_is_refused() -> None:
 def test_on_a_cpu_there_are_no_graphs_to_do_without(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["update_times", "teacher:4", "--beside", "ungraphed"])
     monkeypatch.setattr(module, "start", lambda params, seed: CPU)
-    with pytest.raises(InputError, match="--beside is 'ungraphed', wanted eager or sdpa where there is no CUDA device"):
+    with pytest.raises(InputError, match="--beside is 'ungraphed', wanted eager or sdpa without a CUDA device or"):
         main()
 
 

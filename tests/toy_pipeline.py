@@ -40,7 +40,7 @@ from tests.toy_models import toy_qa_model, toy_tokenizer
 from tests.toy_questions import toy_examples
 from tests.toy_training import fit_params
 
-RUNTIME = RuntimeParams(device="cpu", precision="fp32", threads=1)
+RUNTIME = RuntimeParams(device="cpu", precision="fp32", threads=1, cuda_graphs=True)
 WINDOWS = WindowsParams(max_length=64, doc_stride=8)
 DECODE = DecodeParams(n_best=5, max_answer_length=4)
 FIT = vars(fit_params(learning_rate=5e-3, checkpoint_steps=3, dropout=0.1))
@@ -127,6 +127,7 @@ class Pipeline:
             self.encoder,
             self.student,
             self.unlabelled,
+            DECODE,
             corpus=self.root / "corpus",
             out=self.root / "data",
             metrics=self.root / "metrics" / "data.json",
@@ -246,7 +247,7 @@ class Pipeline:
             student=self.root / "models" / student,
         )
 
-    def prune_curve(self) -> None:
+    def prune_curve(self, student: str = "tuned") -> None:
         prune_curve.run(
             prune_curve.PruneCurveParams(
                 seed=PRUNE_CURVE_SEED, macs_kept=(0.8, 0.4), recovery_updates=3, resamples=100
@@ -257,7 +258,7 @@ class Pipeline:
             RUNTIME,
             DECODE,
             **self.lessons,
-            student=self.root / "models" / "tuned",
+            student=self.root / "models" / student,
             out=self.root / "plots" / "prune_curve.csv",
             differences=self.root / "plots" / "prune_curve_differences.csv",
             scratch=self.root / "scratch" / "prune_curve",

@@ -24,6 +24,7 @@ class RuntimeParams:
     device: str  # auto, cpu or cuda
     precision: str  # of training: auto, fp32 or bf16
     threads: int  # CPU threads; 0 = one per core
+    cuda_graphs: bool  # whether a long training on a GPU records its passes as CUDA graphs
 
     def check(self) -> None:
         """Vouch for ranges."""
@@ -40,25 +41,25 @@ class Runtime:
     precision: str  # fp32 or bf16
     processor: str = ""  # its name, and on a CPU the instructions that torch uses
     threads: int = 1
+    cuda_graphs: bool = True
 
 
 def start(params: RuntimeParams, seed: int) -> Runtime:
-    """Seed everything, set the threads, choose device and precision; raises InputError for an absent device."""
+    """Seed everything, set the threads, choose device and precision.
+
+    Raises InputError for a CUDA device that is absent, or that this build of torch has no kernels for; `auto` takes the
+    CPU then, and says so in the second case.
+    """
     import torch
 
-    if params.device == "cuda":
-        require(
-            torch.cuda.is_available(), "params.yaml: runtime.device", "cuda", "a machine with a CUDA device, or auto"
-        )
-    use_cuda = params.device == "cuda" or (params.device == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda" if use_cuda else "cpu")
+    device = _device(params.device)
     seed_everything(seed)
-    threads = params.threads or len(os.sched_getaffinity(0))
+    threads = params.threads or _cores()
     torch.set_num_threads(threads)
     precision = params.precision
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
-    return Runtime(device, precision, _processor(device), threads)
+    return Runtime(device, precision, _processor(device), threads, params.cuda_graphs)
 
 
 def seed_everything(seed: int) -> None:
@@ -102,6 +103,33 @@ def describe(runtime: Runtime) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},
     }
+
+
+def _device(asked: str) -> "torch.device":
+    """What to compute on, by what was asked for: auto, cpu or cuda."""
+    import torch
+
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    where = "params.yaml: runtime.device"
+    require(torch.cuda.is_available(), where, asked, "a machine with a CUDA device, or auto")
+    try:
+        torch.ones(1, device="cuda").sum().item()
+    except RuntimeError as error:
+        told = f"{torch.cuda.get_device_name()} does not compute with torch {torch.__version__} ({_first_line(error)})"
+        require(asked == "auto", where, asked, f"cpu, or another build of torch: {told}")
+        print(f"{where} is auto: the CPU is used, as {told}")
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _cores() -> int:
+    """How many this process may use, or where the system does not tell that, how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(package: str) -> str:

@@ -106,7 +106,6 @@ def fit(
     name: str,
     after_epoch: Callable[[int], None] | None = None,
     updates: int | None = None,
-    graphs: bool = True,
 ) -> History:
     """Train `model` in place and return its loss history, a row every `log_steps` updates.
 
@@ -115,8 +114,8 @@ def fit(
     there is one, training goes on from it. A training that diverges ends at the row of the history that shows it, for
     its weights are lost. `after_epoch(epoch)` is called after each epoch, or the part of one that a training ends in,
     and again for none of those a checkpoint has behind it. On a GPU a training of many updates records its passes as
-    CUDA graphs, unless `graphs` is false: `loss` is then called once or twice for each width, and for each batch that
-    is not full.
+    CUDA graphs where `runtime.cuda_graphs` says so: `loss` is then called once or twice for each width, and for each
+    batch that is not full.
     """
     model.to(runtime.device)
     set_training_kernel(model, runtime.device)
@@ -131,8 +130,8 @@ def fit(
     per_epoch = count_batches(data.windows, params.batch_size)
     total = per_epoch * params.epochs if updates is None else updates
     checkpoint = scratch / f"{name}.pt"
-    progress = _resume(checkpoint, trained, optimizer)
-    recorded = graphs and pays(runtime.device, total)
+    progress = _resume(checkpoint, trained, optimizer, runtime.device)
+    recorded = runtime.cuda_graphs and pays(runtime.device, total)
     gradients = _gradients(model, loss, runtime)
     if recorded:
         gradients = RecordedPass(gradients, params.batch_size, runtime.device)
@@ -154,13 +153,13 @@ def fit(
             if diverged:
                 break
             if progress.step % params.checkpoint_steps == 0 and progress.step % per_epoch:
-                _keep(checkpoint, trained, optimizer, progress)
+                _keep(checkpoint, trained, optimizer, progress, runtime.device)
         if after_epoch is not None:
             after_epoch(epoch)
             model.train()
         if diverged:
             break
-        _keep(checkpoint, trained, optimizer, progress)
+        _keep(checkpoint, trained, optimizer, progress, runtime.device)
     bar.close()
     optimizer.zero_grad()
     words.requires_grad_(True)
@@ -259,13 +258,19 @@ def _step(
     optimizer.zero_grad(set_to_none=not keep_gradients)
 
 
-def _keep(path: Path, trained: list[nn.Module], optimizer: torch.optim.Optimizer, progress: _Progress) -> None:
+def _keep(
+    path: Path,
+    trained: list[nn.Module],
+    optimizer: torch.optim.Optimizer,
+    progress: _Progress,
+    device: torch.device,
+) -> None:
     """Write a checkpoint, whole or not at all."""
     progress.read()
     state: dict[str, Any] = {
         "modules": [module.state_dict() for module in trained],
         "optimizer": optimizer.state_dict(),
-        "random": _random_state(),
+        "random": _random_state(device),
         "step": progress.step,
         "sums": progress.sums,
         "history": progress.history,
@@ -275,7 +280,7 @@ def _keep(path: Path, trained: list[nn.Module], optimizer: torch.optim.Optimizer
     partial.replace(path)
 
 
-def _resume(path: Path, trained: list[nn.Module], optimizer: torch.optim.Optimizer) -> _Progress:
+def _resume(path: Path, trained: list[nn.Module], optimizer: torch.optim.Optimizer, device: torch.device) -> _Progress:
     """Load a checkpoint into the modules and the optimizer, if there is one, and return where it stands."""
     if not path.exists():
         return _Progress()
@@ -284,12 +289,12 @@ def _resume(path: Path, trained: list[nn.Module], optimizer: torch.optim.Optimiz
         module.load_state_dict(weights)
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"][0])
-    if torch.cuda.is_available() and len(state["random"]) > 1:
-        torch.cuda.set_rng_state(state["random"][1])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["random"][1], device)
     return _Progress(state["step"], state["sums"], state["history"])
 
 
-def _random_state() -> list[Tensor]:
-    """The states of torch's global generators, which dropout draws from."""
+def _random_state(device: torch.device) -> list[Tensor]:
+    """The states of torch's global generators that a training on `device` draws from."""
     states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state()] if torch.cuda.is_available() else states
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
