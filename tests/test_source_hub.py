@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from stages.core.errors import InputError
+from stages.core.models.source import resolve_model
 from tests.hub_stand_in import COMMIT, HubStandIn, serve
 
 FILES = {
@@ -17,6 +19,12 @@ FILES = {
     "pytorch_model.bin": b"pickle",
     "modeling_custom.py": b"raise SystemExit",
 }
+
+
+class UnlikeError(Exception):
+    """An error that none of Python's own kinds is a parent of, as those of httpx are."""
+
+
 RESOLVE = "from stages.core.models.source import resolve_model as r; import sys; print(r(*sys.argv[1:]))"
 
 
@@ -37,6 +45,20 @@ def test_pinned_commit_is_fetched_without_code_or_pickles(hub: HubStandIn, tmp_p
     assert folder.is_dir(), done.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
     assert hub.sent == {"config.json", "model.safetensors", "vocab.txt"}
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError("reset by peer"), RuntimeError("of hf_xet\nmore"), UnlikeError()]
+)
+def test_a_download_that_breaks_off_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks_off(*arguments: object, **options: object) -> str:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", breaks_off)
+    with pytest.raises(InputError) as caught:
+        resolve_model(f"owner/name@{COMMIT}")
+    told = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    assert str(caught.value) == f"model 'owner/name@{COMMIT}': not downloaded from the hub ({told})"
 
 
 def test_unknown_commit_and_wrong_hash_are_refused(hub: HubStandIn, tmp_path: Path) -> None:
