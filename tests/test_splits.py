@@ -74,16 +74,20 @@ def test_sources_without_a_sound_question_are_refused(tmp_path: Path) -> None:
         read_sources([str(tmp_path / "a.json")], tmp_path, "skip")
 
 
-def test_paragraphs_of_the_other_side_are_dropped_and_counted() -> None:
+def test_paragraphs_of_the_other_side_are_dropped_counted_and_told(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [example("a"), example("b", context="a king"), example("c", title="B")]
-    kept, dropped = without_contexts_of(rows, [example("d", title="C")])
+    kept, dropped = without_contexts_of(rows, [example("d", title="C")], split="train", other="dev")
     assert [each.id for each in kept] == ["b"]
     assert dropped == {"context_on_two_sides": 2}
+    assert capsys.readouterr().out == "skipped: 2 of 3 questions of train, whose paragraph dev has too\n"
+    assert without_contexts_of(kept, [example("d")], split="train", other="dev")[0] == kept
+    assert not capsys.readouterr().out
 
 
 def test_paragraphs_that_differ_in_white_space_alone_are_one() -> None:
     here, there = "The king\nbuilt  a bridge.", "The king\r\nbuilt a bridge. "
-    kept, dropped = without_contexts_of([example("a", context=here), example("b")], [example("c", context=there)])
+    both = [example("a", context=here), example("b")]
+    kept, dropped = without_contexts_of(both, [example("c", context=there)], split="train", other="test")
     assert [each.id for each in kept] == ["b"]
     assert dropped["context_on_two_sides"] == 1
     rows = [example("a", "A", here), example("b", "B", there), example("c", "C", "the old king")]
@@ -93,8 +97,10 @@ def test_paragraphs_that_differ_in_white_space_alone_are_one() -> None:
 
 
 def test_side_that_would_be_empty_is_refused() -> None:
-    with pytest.raises(InputError, match="hold the same paragraphs"):
-        without_contexts_of([example("a")], [example("b")])
+    with pytest.raises(
+        InputError, match=r"^params\.yaml: data: all paragraphs of dev are in test too; name other sources"
+    ):
+        without_contexts_of([example("a")], [example("b")], split="dev", other="test")
 
 
 def test_counts_add_up_and_name_every_reason() -> None:

@@ -30,11 +30,10 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
 
 
 def figures(
-    examples: list[Example], tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int
+    examples: list[Example], tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int, longest: int = 30
 ) -> dict[str, float]:
-    return describe(
-        examples, make_windows(examples, tokenizer, max_length=max_length, doc_stride=doc_stride, token_types=True)
-    )
+    windows = make_windows(examples, tokenizer, max_length=max_length, doc_stride=doc_stride, token_types=True)
+    return describe(examples, windows, longest)
 
 
 # Windows of 128 cut most paragraphs of the corpus in two.
@@ -87,7 +86,7 @@ def test_counts_are_what_they_say(bert: PreTrainedTokenizerFast) -> None:
 def test_offsets_that_drift_by_one_character_are_caught(tmp_path: Path) -> None:
     questions = toy_questions(tmp_path, 20, seed=1)
     drifted = replace(questions.windows, offset_mapping=questions.windows.offset_mapping + 1)
-    found = describe(questions.examples, drifted)
+    found = describe(questions.examples, drifted, 30)
     assert found["labels_decoded_percent"] == 0
     with pytest.raises(InputError, match=r"^data: dev: labels_decoded_percent is 0\.0, wanted 99\.0 or more; labels"):
         verify("dev", found)
@@ -103,10 +102,26 @@ def test_answers_that_no_window_holds_are_caught(bert: PreTrainedTokenizerFast) 
         verify("test", found)
 
 
+def test_answers_longer_than_a_search_gives_are_caught(bert: PreTrainedTokenizerFast) -> None:
+    words = ["king", "city", "bridge", "built"]
+    text = " ".join(["the", *words])
+    examples = [Example(str(many), "A", text, "who?", (Answer(" ".join(words[:many]), 4),)) for many in (2, 3, 4)]
+    at_most = {longest: figures(examples, bert, 64, 8, longest) for longest in (1, 2, 3, 4)}
+    assert {each["labels_decoded_percent"] for each in at_most.values()} == {100}
+    # The first of two words is an F1 of 2/3, of three 1/2, of four 2/5.
+    wanted = {1: (2 / 3 + 1 / 2 + 2 / 5) / 3, 2: (1 + 4 / 5 + 2 / 3) / 3, 3: (2 + 6 / 7) / 3, 4: 1}
+    assert {longest: each["oracle_f1"] for longest, each in at_most.items()} == {
+        longest: pytest.approx(100 * share, abs=0.001) for longest, share in wanted.items()
+    }
+    verify("train", at_most[4])
+    with pytest.raises(InputError, match=r"; or answers are longer than decode\.max_answer_length: raise that$"):
+        verify("train", at_most[3])
+
+
 def test_share_of_labels_is_counted(bert: PreTrainedTokenizerFast) -> None:
     inside_a_word = Example("a", "A", "the king", "who?", (Answer("king built"[:4], 4),))
     part = Example("b", "A", "the bridge", "what?", (Answer("bridg", 4),))
-    found = describe([inside_a_word, part], toy_windows([inside_a_word, part], bert))
+    found = describe([inside_a_word, part], toy_windows([inside_a_word, part], bert), 30)
     assert found["labels_decoded_percent"] == 50
 
 

@@ -47,17 +47,21 @@ def drop_faults(faults: Sequence[Fault], on_bad_record: str) -> Dropped:
     return Counter(fault.kind for fault in faults)
 
 
-def without_contexts_of(examples: Iterable[Example], others: Iterable[Example]) -> tuple[list[Example], Dropped]:
-    """Return the examples whose paragraph is not one of the others', and how many were dropped for it.
+def without_contexts_of(
+    examples: Iterable[Example], others: Iterable[Example], *, split: str, other: str
+) -> tuple[list[Example], Dropped]:
+    """Return the examples of `split` whose paragraph is none of the others', of `other`, and how many were dropped.
 
-    Paragraphs that differ in white space alone are one. Raises InputError if none is left.
+    Paragraphs that differ in white space alone are one. Tells of what is dropped; raises InputError if none is left.
     """
     taken = {one_line(example.context) for example in others}
     rows = list(examples)
     kept = [example for example in rows if one_line(example.context) not in taken]
     if not kept:
-        raise InputError("params.yaml: data: two of train, dev and test hold the same paragraphs; name other sources")
-    return kept, Counter(context_on_two_sides=len(rows) - len(kept))
+        raise InputError(f"params.yaml: data: all paragraphs of {split} are in {other} too; name other sources")
+    if dropped := len(rows) - len(kept):
+        print(f"skipped: {dropped} of {len(rows)} questions of {split}, whose paragraph {other} has too")
+    return kept, Counter(context_on_two_sides=dropped)
 
 
 def count_dropped(*parts: Dropped) -> dict[str, int]:

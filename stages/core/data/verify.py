@@ -18,9 +18,13 @@ from stages.core.qa.scoring import score
 LEAST_PERCENT = 99.0  # of labels that decode, and of the oracle's F1
 
 
-def describe(examples: Sequence[Example], windows: Windows) -> dict[str, float]:
-    """Return counts, length percentiles in tokens, percent of labels that decode, and the windows' oracle F1."""
+def describe(examples: Sequence[Example], windows: Windows, max_answer_length: int) -> dict[str, float]:
+    """Return counts, length percentiles in tokens, percent of labels that decode, and the windows' oracle F1.
+
+    The oracle gives at most `max_answer_length` tokens, as the span search does.
+    """
     decoded = _oracle(examples, windows)
+    in_reach = _oracle(examples, windows, max_answer_length)
     labelled = [example for example in examples if example.id in decoded]
     exact = sum(decoded[example.id] == example.label.text for example in labelled)
     lengths = np.percentile(windows.lengths.numpy(), [50, 95, 100])
@@ -34,7 +38,7 @@ def describe(examples: Sequence[Example], windows: Windows) -> dict[str, float]:
         "length_p95": float(lengths[1]),
         "length_max": float(lengths[2]),
         "labels_decoded_percent": round(100 * exact / max(1, len(labelled)), 3),
-        "oracle_f1": round(score(examples, decoded).mean_f1, 3),
+        "oracle_f1": round(score(examples, in_reach).mean_f1, 3),
     }
 
 
@@ -45,17 +49,24 @@ def verify(split: str, described: dict[str, float]) -> None:
             "labels_decoded_percent",
             "labels do not decode to their gold text: check answer_start, of cloze the text, and the tokenizer",
         ),
-        ("oracle_f1", "windows do not hold their answers: raise windows.max_length or windows.doc_stride"),
+        (
+            "oracle_f1",
+            "windows do not hold their answers: raise windows.max_length or windows.doc_stride; "
+            "or answers are longer than decode.max_answer_length: raise that",
+        ),
     ):
         if described[key] < LEAST_PERCENT:
             raise InputError(f"data: {split}: {key} is {described[key]}, wanted {LEAST_PERCENT} or more; {meaning}")
 
 
-def _oracle(examples: Sequence[Example], windows: Windows) -> dict[str, str]:
-    """Return the text each question's first labelled window marks; questions that no window answers are left out."""
+def _oracle(examples: Sequence[Example], windows: Windows, most: int | None = None) -> dict[str, str]:
+    """Return the text each question's first labelled window marks, its first `most` tokens if given.
+
+    Questions that no window answers are left out.
+    """
     contexts = {example.id: example.context for example in examples}
     decoded: dict[str, str] = {}
     for row in torch.nonzero(windows.start_positions).flatten().tolist():
         key = windows.question_ids[row]
-        decoded.setdefault(key, decode_label(windows, row, contexts[key]))
+        decoded.setdefault(key, decode_label(windows, row, contexts[key], most))
     return decoded

@@ -1,7 +1,8 @@
 """Tokenised windows: a question with as much of its paragraph as fits, ragged and unpadded.
 
-A paragraph longer than `max_length` leaves room for is covered by several windows that overlap by `doc_stride` tokens
-(Devlin et al. 2019, BERT's run_squad.py). A window that does not hold the whole answer is labelled as holding none.
+A paragraph longer than `max_length` leaves room for is covered by several windows that overlap by `doc_stride` tokens,
+as in the tokenizers of Hugging Face; in BERT's run_squad.py (Devlin et al. 2019), which first did so, the key of that
+name is the step from one window to the next. A window that does not hold the whole answer is labelled as holding none.
 
 Sizes: W windows, N tokens in all of them.
 """
@@ -148,12 +149,14 @@ def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
-def decode_label(windows: Windows, row: int, context: str) -> str:
-    """Return the text that row's label marks, empty where the window holds no answer."""
+def decode_label(windows: Windows, row: int, context: str, most: int | None = None) -> str:
+    """Return the text that row's label marks, its first `most` tokens if given; empty where there is no answer."""
     if windows.start_positions[row] == 0:
         return ""
     first = windows.row_splits[row] + windows.start_positions[row]
     last = windows.row_splits[row] + windows.end_positions[row]
+    if most is not None:
+        last = torch.minimum(last, first + most - 1)
     return context[int(windows.offset_mapping[first, 0]) : int(windows.offset_mapping[last, 1])]
 
 

@@ -13,7 +13,7 @@ OWN_FIGURES = ("windows", "windows_without_answer", "labels_decoded_percent", "o
 
 
 def write_split(
-    folder: Path, name: str, examples: Sequence[Example], cutters: Sequence[Cutter]
+    folder: Path, name: str, examples: Sequence[Example], cutters: Sequence[Cutter], max_answer_length: int
 ) -> dict[str, dict[str, float]]:
     """Write questions and windows of one split; return what `describe` says of it, by name.
 
@@ -21,12 +21,12 @@ def write_split(
     only where they differ, and told of under another name. Raises InputError where `verify` does.
     """
     cut = cutters[0].cut(examples)
-    described = {name: describe(examples, cut)}
+    described = {name: describe(examples, cut, max_answer_length)}
     verify(name, described[name])
     own_name = f"{STUDENT}{name}"
     own = [windows for cutter in cutters[1:] if (windows := cutter.cut(examples)).fingerprint() != cut.fingerprint()]
     for windows in own:
-        figures = describe(examples, windows)
+        figures = describe(examples, windows, max_answer_length)
         verify(own_name, figures)
         described[own_name] = {key: figures[key] for key in OWN_FIGURES}
     write_squad(questions_path(folder, name), examples)
