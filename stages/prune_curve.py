@@ -56,6 +56,7 @@ def run(
     from stages.core.data.prepared import parts_for_students
     from stages.core.files import write_text
     from stages.core.models.checkpoint import load_checkpoint
+    from stages.core.models.encoder import fingerprint
     from stages.core.models.families import move
     from stages.core.pruning import curve
     from stages.core.qa.evaluation import score_model
@@ -82,6 +83,7 @@ def run(
             runtime=runtime,
             judge=judge,
             scratch=unfinished,
+            its_own_teacher=fingerprint(student) == fingerprint(teacher),  # where it is given in the student's place
         ).draw(params.macs_kept)
         paragraphs = [example.context for example in lessons.dev.examples]
         gains = curve.differences(found, paragraphs, resamples=params.resamples, seed=params.seed)

@@ -122,14 +122,32 @@ def test_a_sample_has_the_logits_of_its_own_tokens_and_is_drawn_by_the_seed(trai
 def test_repair_gets_the_whole_model_its_windows_and_its_ridge(
     training: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The whole model in every round, as nothing is trained between them."""
     seen = []
 
     def look(_: object, whole: PreTrainedModel, batches: list[Batch], *, ridge: float, device: torch.device) -> None:
         seen.append((weights_of(whole), sum(len(batch.rows) for batch in batches), ridge, device))
 
     monkeypatch.setattr("stages.core.pruning.procedure.repair", look)
-    pruned(training, tmp_path / "scratch", ridge=0.125, repair_windows=12)
+    pruned(training, tmp_path / "scratch", ridge=0.125, repair_windows=12, recovery_windows=0)
     assert seen == [(weights_of(toy_qa_model("bert", 2)), 12, 0.125, CPU.device)] * PRUNE.rounds
+
+
+def test_repair_does_not_undo_a_recovery(
+    training: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing removed there is nothing to repair, neither before what a recovery has learned nor after it."""
+    learned: list[dict[str, bytes]] = []
+
+    def look(model: PreTrainedModel, *given: Any, **named: Any) -> object:
+        assert weights_of(model) == (learned or [weights_of(toy_qa_model("bert", 2))])[-1]
+        history = recover(model, *given, **named)
+        learned.append(weights_of(model))
+        return history
+
+    monkeypatch.setattr("stages.core.pruning.procedure.recover", look)
+    assert weights_of(pruned(training, tmp_path / "scratch", macs_kept=1.0, rounds=3)) == learned[-1]
+    assert len({tuple(each.values()) for each in learned}) == 2
 
 
 def test_the_last_round_is_left_to_recover(training: TrainingSet, tmp_path: Path) -> None:
@@ -224,6 +242,25 @@ def test_a_point_recovers_alike_whatever_was_drawn_before_it(training: TrainingS
     alone, judged[:] = judged.copy(), []
     curve.draw([0.25, 0.5])
     assert judged[len(alone) :] == alone
+
+
+def test_the_curve_of_a_teacher_knows_it_as_its_own(
+    training: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def look(model: PreTrainedModel, *_: object, its_own_teacher: bool, **named: Any) -> Any:
+        asked.append(its_own_teacher)
+        return model, []
+
+    def judge(small: PreTrainedModel) -> Scores:
+        return Scores(np.zeros(1), np.zeros(1), missing=0)
+
+    monkeypatch.setattr("stages.core.pruning.curve.prune", look)
+    given = (toy_qa_model("bert", 2), training, ANSWERS, PRUNE, FINETUNE, 0, CPU, judge, tmp_path)
+    for itself in (True, False):
+        Curve(*given, its_own_teacher=itself).draw([0.5])
+    assert asked == [True, True, False, False]
 
 
 def test_points_of_the_curve_are_what_their_criteria_say(training: TrainingSet, tmp_path: Path) -> None:

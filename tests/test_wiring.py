@@ -103,8 +103,10 @@ def test_pruning_gets_its_settings_the_tuned_student_and_all_windows(
 def test_a_teacher_in_the_students_place_is_known_as_its_own(
     finished: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = called(monkeypatch, "stages.core.pruning.procedure.prune", lambda: finished.prune("teacher"))
-    assert given["its_own_teacher"]
+    for curve, step in ((False, finished.prune), (True, finished.prune_curve)):
+        target = "stages.core.pruning.curve.Curve" if curve else "stages.core.pruning.procedure.prune"
+        assert called(monkeypatch, target, lambda step=step: step("teacher"))["its_own_teacher"]
+        assert not called(monkeypatch, target, step)["its_own_teacher"]
 
 
 def test_the_teacher_is_pruned_and_recovered_with_a_seed_of_its_own(

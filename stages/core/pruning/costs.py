@@ -6,6 +6,7 @@ All layers of an encoder have the same width, so one table for attention and one
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stages.core.models.encoder import build_qa_model, make_config
-from stages.core.models.families import layers, move, stock_shape
+from stages.core.models.families import family_of, layers, move, stock_shape
 from stages.core.models.macs import count_macs
 from stages.core.models.shapes import PrunedShapes, apply_shapes
 from stages.core.runtime import wait
@@ -74,20 +75,24 @@ def latency_costs(
     """Milliseconds of one window of `length` tokens, measured on `device` as it is now, block by block, in float32.
 
     A block is timed inside a network of one layer, as the model's family builds it, beside the same network with an
-    empty layer. Every size is timed `rounds` times in turn with all others, so that the machine's noise meets them
-    alike; the median counts, and a larger block never counts less than a smaller one. Feed-forward sizes between
-    multiples of `neuron_step` are interpolated. `fixed` is 0: embeddings and head are no matter of choice.
+    empty layer, and without any. Every size is timed `rounds` times in turn with all others, so that the machine's
+    noise meets them alike; the median counts, and a larger block never counts less than a smaller one. Feed-forward
+    sizes between multiples of `neuron_step` are interpolated. `fixed` is what the empty layers take: norms, residual
+    sums and biases, which no pruning removes. Embeddings and head are left out.
     """
     heads, neurons = stock_shape(model)
     counts = sorted({*range(neuron_step, neurons, neuron_step), neurons})
     sizes = [(0, 0), *((number, 0) for number in range(1, heads + 1)), *((0, count) for count in counts)]
     networks = [move(_one_layer(model, *each), device) for each in sizes]
+    networks.append(move(_no_layer(model), device))
     tokens = torch.ones(1, length, dtype=torch.int64, device=device)
     times = np.array(_milliseconds(networks, {"input_ids": tokens, "attention_mask": tokens}, rounds))
-    above = np.maximum(times[1:] - times[0], 0.0)
+    empty, *sizes_of, none = times
+    above = np.maximum(np.array(sizes_of) - empty, 0.0)
     rising = [np.maximum.accumulate([0.0, *part]) for part in (above[:heads], above[heads:])]
     between = np.interp(np.arange(neurons + 1), [0, *counts], rising[1])
-    return Costs(torch.from_numpy(rising[0]), torch.from_numpy(between), fixed=0.0)
+    fixed = len(layers(model)) * max(float(empty - none), 0.0)
+    return Costs(torch.from_numpy(rising[0]), torch.from_numpy(between), fixed)
 
 
 def _one_layer(model: PreTrainedModel, heads: int, neurons: int) -> PreTrainedModel:
@@ -99,6 +104,14 @@ def _one_layer(model: PreTrainedModel, heads: int, neurons: int) -> PreTrainedMo
     fields = {**model.config.to_dict(), "num_hidden_layers": 1, "n_layers": 1, "vocab_size": words}
     made = build_qa_model(make_config(fields))
     apply_shapes(made, PrunedShapes((tuple(range(heads)),), (neurons,)))
+    return made
+
+
+def _no_layer(model: PreTrainedModel) -> PreTrainedModel:
+    """Such a network without its layer: embeddings and head."""
+    made = _one_layer(model, 0, 0)
+    encoder: Any = made.get_submodule(family_of(made).encoder)
+    encoder.layer = nn.ModuleList()
     return made
 
 

@@ -40,6 +40,7 @@ class Curve:
     runtime: Runtime
     judge: Callable[[PreTrainedModel], Scores]  # on dev
     scratch: Path
+    its_own_teacher: bool = False  # see `prune`
 
     def draw(self, shares: Sequence[float]) -> dict[float, dict[str, Scores]]:
         """The dev scores at each share of MACs, rising: of each criterion, and `<criterion>_recovered` where asked."""
@@ -61,11 +62,19 @@ class Curve:
             return self._by_magnitude(share)
         once: dict[str, Any] = {"rounds": 1, "repair_windows": 0} if criterion == "fisher" else {}
         params = replace(self.prune, macs_kept=share, parameters_kept=0.0, latency_kept=0.0, recovery_windows=0, **once)
-        return prune(self.model, self.training, self.answers, params, self.runtime, scratch=self.scratch)[0]
+        return prune(
+            self.model,
+            self.training,
+            self.answers,
+            params,
+            self.runtime,
+            scratch=self.scratch,
+            its_own_teacher=self.its_own_teacher,
+        )[0]
 
     def _by_magnitude(self, share: float) -> PreTrainedModel:
-        def leave(*_: object) -> None:
-            return None
+        def leave(*_: object) -> bool:
+            return False
 
         return prune_in_rounds(
             self.model,

@@ -1,7 +1,9 @@
 """How much the loss needs each attention head and each feed-forward neuron.
 
 A unit is looked at through a mask variable that multiplies it: 1 keeps it, 0 removes it. Kwon et al. 2022, "A Fast
-Post-Training Pruning Framework for Transformers", score a unit by the diagonal of the Fisher information of its mask.
+Post-Training Pruning Framework for Transformers", score a unit by the diagonal of the empirical Fisher information of
+its mask: the squared gradient of the loss, summed over examples. Theirs is the loss on labels; `mask_fisher` takes any,
+and on the divergence from a teacher it is small where a student already agrees with it.
 
 Units are numbered as the model has them now. Tables are as wide as the unpruned architecture, (layers, heads) and
 (layers, neurons); a place that a pruned layer has no unit for scores -inf.
@@ -26,7 +28,7 @@ LossFunction = Callable[[PreTrainedModel, Batch], Mapping[str, Tensor]]
 def mask_fisher(
     model: PreTrainedModel, batches: Iterable[Batch], loss_fn: LossFunction, device: torch.device
 ) -> Scores:
-    """The diagonal Fisher information of the masks: squared gradients of each window's loss, summed over windows.
+    """The diagonal of the masks' empirical Fisher: squared gradients of each window's loss, summed over windows.
 
     `loss_fn` gives {"loss": mean over the B windows of a batch}. Each window has masks of its own, so one backward
     pass gives the gradients of all B of them. Dropout is off.

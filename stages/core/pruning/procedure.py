@@ -44,18 +44,20 @@ def prune(
         loss, seen = (LabelLoss(), training.labelled()) if by_labels else (answers, training)
         return mask_fisher(current, sample_batches(seen, params.fisher_windows, params), loss, runtime.device)
 
-    def mend(pruned: PreTrainedModel, whole: PreTrainedModel) -> None:
+    def mend(pruned: PreTrainedModel, aim: PreTrainedModel) -> None:
         if params.repair_windows:
             batches = sample_batches(training, params.repair_windows, params)
-            repair(pruned, whole, batches, ridge=params.ridge, device=runtime.device)
+            repair(pruned, aim, batches, ridge=params.ridge, device=runtime.device)
 
-    def train(pruned: PreTrainedModel, number: int) -> None:
-        if params.recovery_windows:
-            seen = some(training, params.recovery_windows, params.seed + number)
-            inside, name = params.hidden_weight, f"round {number}"
-            histories.append(
-                recover(pruned, model, answers, seen, params, runtime, hidden_weight=inside, scratch=scratch, name=name)
-            )
+    def train(pruned: PreTrainedModel, number: int) -> bool:
+        if not params.recovery_windows:
+            return False
+        seen = some(training, params.recovery_windows, params.seed + number)
+        inside, name = params.hidden_weight, f"round {number}"
+        histories.append(
+            recover(pruned, model, answers, seen, params, runtime, hidden_weight=inside, scratch=scratch, name=name)
+        )
+        return True
 
     pruned = prune_in_rounds(
         model,

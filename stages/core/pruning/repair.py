@@ -27,9 +27,9 @@ def repair(
     """Repair `pruned` in place; returns the sublayers' mean relative error before and after.
 
     The error of a sublayer is the squared distance of its sums from the original's, over their spread around the mean,
-    over all real tokens. `ridge`, a share of the mean square of the units' activations, pulls the solution to the
-    matrix as it was. Both models are walked layer by layer, so that no layer is run more than three times and the
-    states of one layer are held at a time.
+    over all real tokens. `ridge`, a share of the mean square of what enters the matrix, the constant that its bias is
+    multiplied by among it, pulls the solution to the matrix as it was. Both models are walked layer by layer, so that
+    no layer is run more than three times and the states of one layer are held at a time.
     """
     before, after = [], []
     with evaluating(pruned), evaluating(original), torch.no_grad():

@@ -22,22 +22,23 @@ def prune_in_rounds(
     rounds: int,
     minimum_neurons: int,
     repair: Callable[[PreTrainedModel, PreTrainedModel], object],
-    recover: Callable[[PreTrainedModel, int], object],
+    recover: Callable[[PreTrainedModel, int], bool],
 ) -> PreTrainedModel:
     """A new model that costs at most the share `kept` of what `model` costs, a like part of the rest gone each round.
 
-    `repair(pruned, model)` follows each removal: what is left is always brought closer to `model` itself, for a repair
-    towards the round before would keep what that one got wrong. `recover(pruned, round)`, rounds from 1, follows each
-    but the last, whose result is the caller's to recover. `model` stays as it is. Raises InputError where the budget
-    cannot be met, before anything is scored.
+    `repair(pruned, aim)` follows each removal, and `recover(pruned, round)`, rounds from 1, each but the last, whose
+    result is the caller's to recover; it returns whether it has trained anything. What is left is brought closer to
+    `model` itself, for a repair towards the round before would keep what that one got wrong; but once a recovery has
+    trained what lies around the repaired matrices, closer to what it left, for the sums of `model` would undo it.
+    `model` stays as it is. Raises InputError where the budget cannot be met, before anything is scored.
     """
-    whole, current = cost_of(model, costs), model
+    whole, current, aim = cost_of(model, costs), model, model
     check_budget(costs, kept * whole)
     for number in range(1, rounds + 1):
         share = 1 - (1 - kept) * number / rounds
         masks = choose_masks(score(current), costs, budget=share * whole, minimum_neurons=minimum_neurons)
         current = remove(current, *masks)
-        repair(current, model)
-        if number < rounds:
-            recover(current, number)
+        repair(current, aim)
+        if number < rounds and recover(current, number):
+            aim = current
     return current
