@@ -51,10 +51,11 @@ def test_the_knob_that_f1_depends_on_is_the_important_one() -> None:
         assert importances(study_of(*drawn(40, f1)), SPACE) == found, "not repeatable"
 
 
-def test_a_stopped_trial_counts_as_worse_than_any_complete_one() -> None:
-    """Stopped are the trials of high alpha, with an F1 above all others'; alpha is what keeps a trial from the top."""
-    trials = [(t, a, 90.0 if a > 0.5 else 50 + t / 100, a <= 0.5) for t, a, *_ in drawn(40, lambda t, a: 0)]
-    as_complete = importances(study_of(*[(t, a, f1 if ok else 0.0, True) for t, a, f1, ok in trials]), SPACE)
+@pytest.mark.parametrize(("stopped_at", "counts_as"), [(90.0, 90.0), (10.0, 0.0)])
+def test_a_stopped_trial_counts_where_it_stands_among_the_complete_ones(stopped_at: float, counts_as: float) -> None:
+    """Stopped are the trials of high alpha: before all others, or behind them."""
+    trials = [(t, a, stopped_at if a > 0.8 else 50 + t / 100, a <= 0.8) for t, a, *_ in drawn(40, lambda t, a: 0)]
+    as_complete = importances(study_of(*[(t, a, f1 if ok else counts_as, True) for t, a, f1, ok in trials]), SPACE)
     assert importances(study_of(*trials), SPACE) == as_complete
 
 
@@ -64,7 +65,7 @@ def test_a_stopped_trial_counts_as_worse_than_any_complete_one() -> None:
         drawn(ENOUGH_TRIALS - 1, lambda t, a: t),
         drawn(40, lambda t, a: 50.0),
         [*drawn(30, lambda t, a: 0.0), *drawn(3, lambda t, a: 50.0)],
-        [*drawn(30, lambda t, a: 90.0, complete=False), *drawn(3, lambda t, a: 50.0)],
+        [*drawn(30, lambda t, a: 10.0, complete=False), *drawn(3, lambda t, a: 50.0)],
     ],
 )
 def test_too_few_trials_and_trials_of_which_no_quarter_stands_out_have_no_importance(

@@ -27,19 +27,10 @@ def finalists(study: optuna.Study, space: Space, count: int) -> dict[int, Point]
     trials that tie the earlier comes first, and of trials at one point only the best counts. There are fewer where
     fewer trials have ended.
     """
-    ended = _ended(study)
-    complete = [trial for trial in ended.values() if trial.state == TrialState.COMPLETE]
-
-    def standing(trial: FrozenTrial) -> tuple[float, bool, float]:
-        if trial.state == TrialState.COMPLETE:
-            return -_f1(trial), True, 0.0
-        last, f1 = max(trial.intermediate_values), _last_f1(trial)
-        beaten = [_f1(each) for each in complete if each.intermediate_values.get(last, 0.0) < f1]  # 0: it diverged
-        return -max(beaten, default=-math.inf), False, -f1
-
+    ended, standings = _ended(study), _standings(study)
     found: dict[int, Point] = {}
-    for place, trial in sorted(ended.items(), key=lambda each: standing(each[1])):
-        point = space.point(trial.params)
+    for place in sorted(ended, key=standings.__getitem__):
+        point = space.point(ended[place].params)
         if point != space.default and point not in found.values():
             found[place] = point
     return dict(list(found.items())[:count])
@@ -137,11 +128,12 @@ def importances(study: optuna.Study, space: Space) -> dict[str, float]:
     """Return each knob's share in what sets the best quarter of the trials apart from all; the shares sum to 1.
 
     By PED-ANOVA (Watanabe et al. 2023): how far a knob's distribution among the best trials departs from that among
-    all, one knob at a time. It asks only which trials are among the best, so stopped ones count, as worse than all
-    complete ones. Nothing is drawn at random. Empty with fewer than 20 trials, and where no best quarter stands out.
+    all, one knob at a time. It asks only which trials are among the best, so stopped ones count too, where `finalists`
+    has them. Nothing is drawn at random. Empty with fewer than 20 trials, and where no best quarter stands out.
     """
-    trials = list(_ended(study).values())
-    ranks = [_f1(trial) if trial.state == TrialState.COMPLETE else -1.0 for trial in trials]
+    trials, standings = list(_ended(study).values()), _standings(study).values()
+    order = sorted(set(standings), reverse=True)
+    ranks = [float(order.index(standing)) for standing in standings]
     cutoff = sorted(ranks, reverse=True)[math.ceil(TOP_SHARE * len(ranks)) - 1]
     if len(trials) < ENOUGH_TRIALS or cutoff == min(ranks):
         return {}
@@ -182,6 +174,21 @@ def _ended(study: optuna.Study) -> dict[int, FrozenTrial]:
     by_number = places(trials)
     ended = {by_number[t.number]: t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)}
     return dict(sorted(ended.items()))
+
+
+def _standings(study: optuna.Study) -> dict[int, tuple[float, bool, float]]:
+    """Return what orders the trials that ended, the best first, as `finalists` says, by place."""
+    ended = _ended(study)
+    complete = [trial for trial in ended.values() if trial.state == TrialState.COMPLETE]
+
+    def standing(trial: FrozenTrial) -> tuple[float, bool, float]:
+        if trial.state == TrialState.COMPLETE:
+            return -_f1(trial), True, 0.0
+        last, f1 = max(trial.intermediate_values), _last_f1(trial)
+        beaten = [_f1(each) for each in complete if each.intermediate_values.get(last, 0.0) < f1]  # 0: it diverged
+        return -max(beaten, default=-math.inf), False, -f1
+
+    return {place: standing(trial) for place, trial in ended.items()}
 
 
 def _best(study: optuna.Study) -> FrozenTrial:
