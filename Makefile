@@ -1,4 +1,4 @@
-# Two commands: `make repro` runs the pipeline, `make test` its tests. Both set up what they need in .venv.
+# `make repro` runs the pipeline, `make test` its tests. Each sets up what it needs in .venv.
 
 SHELL := /bin/bash
 PYTHON ?= python3.11
@@ -6,10 +6,10 @@ VENV := .venv
 # DVC starts `python` and, for queued experiments, `dvc` by name.
 IN_VENV := export PATH="$(CURDIR)/$(VENV)/bin:$$PATH";
 
-.PHONY: help install repro test lint profile lock
+.PHONY: help install check repro test test-record lint profile lock
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,11 +22,17 @@ $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
 
 install: $(VENV)/installed  ## the environment of the pipeline
 
-repro: $(VENV)/installed  ## run every stage that is out of date
+check: $(VENV)/installed  ## read all of params.yaml as the stages will: what is wrong is told now, not after hours
+	$(IN_VENV) python -m profiles.check_params
+
+repro: check  ## run every stage that is out of date
 	$(IN_VENV) dvc repro
 
-test: $(VENV)/installed-test lint  ## the whole test suite
-	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: $(VENV)/installed-test lint  ## the tests of the code
+	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest -m "not record" --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test-record: $(VENV)/installed-test  ## whether the run that is committed is the one that README.md tells of
+	$(IN_VENV) python -m pytest -m record
 
 lint: $(VENV)/installed-test  ## style and types
 	$(IN_VENV) ruff check . && ruff format --check . && mypy

@@ -102,6 +102,7 @@ def _bounded(values: Mapping[str, object]) -> Iterator[Triple]:
             yield figure, low, high
 
 
+@pytest.mark.record
 def test_the_table_of_results_is_that_of_the_report() -> None:
     shown = README.split("<!-- results of the default run: rows of metrics/report.md -->")[1]
     shown = shown.split("<!-- end of results -->")[0].strip()

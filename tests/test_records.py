@@ -1,6 +1,7 @@
 """What the records have to show, whatever run they are of: read from the files that are committed."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,14 +11,21 @@ from stages.core.params import read_yaml
 ROOT = Path(__file__).parents[1]
 
 
-def records(name: str) -> list[str]:
+def folders(name: str) -> list[str]:
     """Return the folders, seen from the root, that have a plots/`name`."""
     found = [ROOT, *sorted(path.parent for path in ROOT.glob("profiles/*/params.yaml"))]
     return [str(folder.relative_to(ROOT)) for folder in found if (folder / "plots" / name).is_file()]
 
 
+def records(name: str) -> list[Any]:
+    """Return those folders as parameters of a test, which of the root's files judges them as recorded alone."""
+    marks = {".": [pytest.mark.record]}
+    return [pytest.param(folder, marks=marks.get(folder, [])) for folder in folders(name)]
+
+
+@pytest.mark.record
 def test_the_default_run_and_a_profile_have_both_tables() -> None:
-    assert {".", "profiles/squadshifts-cpu"} <= set(records("student_init.csv")) & set(records("prune_curve.csv"))
+    assert {".", "profiles/squadshifts-cpu"} <= set(folders("student_init.csv")) & set(folders("prune_curve.csv"))
 
 
 @pytest.mark.parametrize("record", records("student_init.csv"))

@@ -1,0 +1,145 @@
+"""Every section of params.yaml read as the stages will read it, before hours are spent on the stages before them.
+
+A stage refuses a bad value before it computes anything, but the last stage may come hours after the first. This also
+compares the layers that are named with those that the models have.
+
+    python -m profiles.check_params
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.benchmark import BenchmarkParams
+from stages.cache_teacher import CacheTeacherParams
+from stages.core.data.settings import WindowsParams
+from stages.core.errors import InputError, clean_exit
+from stages.core.models.source import EncoderParams, resolve_model
+from stages.core.params import load_params, read_yaml
+from stages.core.pruning.settings import PruneParams
+from stages.core.qa.decoding import DecodeParams
+from stages.core.runtime import RuntimeParams
+from stages.core.training.settings import BaselineParams, DistilParams, FinetuneParams, StudentParams
+from stages.core.training.space import space_around
+from stages.evaluate import EvaluateParams
+from stages.export import ExportParams
+from stages.prepare import DataParams, UnlabelledParams
+from stages.prune_curve import PruneCurveParams
+from stages.prune_teacher import PruneTeacherParams
+from stages.report import ReportParams
+from stages.student_init import StudentInitParams
+from stages.teacher import TeacherParams
+from stages.tune import TuneParams
+
+SECTIONS: Mapping[str, type[Any]] = {
+    "runtime": RuntimeParams,
+    "encoder": EncoderParams,
+    "data": DataParams,
+    "unlabelled": UnlabelledParams,
+    "windows": WindowsParams,
+    "decode": DecodeParams,
+    "teacher": TeacherParams,
+    "cache_teacher": CacheTeacherParams,
+    "student": StudentParams,
+    "baseline": BaselineParams,
+    "student_init": StudentInitParams,
+    "distil": DistilParams,
+    "tune": TuneParams,
+    "prune": PruneParams,
+    "prune_curve": PruneCurveParams,
+    "finetune": FinetuneParams,
+    "prune_teacher": PruneTeacherParams,
+    "export": ExportParams,
+    "evaluate": EvaluateParams,
+    "benchmark": BenchmarkParams,
+    "report": ReportParams,
+}
+DEPTH, WIDTH = ("num_hidden_layers", "n_layers"), ("hidden_size", "dim")  # the second is DistilBERT's name
+
+
+def faults(path: Path) -> Iterator[str]:
+    """Yield a line for each section that its stage would refuse, and for each layer that a model does not have."""
+    params: dict[str, Any] = {}
+    for section in read_sections(path):
+        if section not in SECTIONS:
+            yield f"{path}: {section}: no such section; known: {', '.join(SECTIONS)}"
+    for section, schema in SECTIONS.items():
+        try:
+            params[section] = load_params(section, schema, path)
+        except InputError as error:
+            yield str(error)
+    if {"distil", "tune"} <= set(params):
+        try:
+            space_around(params["distil"], params["tune"].space)
+        except InputError as error:
+            yield str(error)
+    if {"encoder", "student", "student_init", "distil", "tune"} <= set(params):
+        try:
+            teacher = resolve_model(params["encoder"].model, params["encoder"].sha256)
+            yield from faults_of_layers(params, path, teacher, params["student"].origin(teacher))
+        except InputError as error:
+            yield str(error)
+
+
+def read_sections(path: Path) -> list[str]:
+    """Return the names of a parameter file's sections; raises InputError where it has none."""
+    document = read_yaml(path)
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: no sections here; see the shipped params.yaml")
+    return [str(name) for name in document]
+
+
+def faults_of_layers(params: Mapping[str, Any], path: Path, teacher: Path, origin: Path) -> Iterator[str]:
+    """Yield a line for each key that names layers beyond those of the model that is cut, `origin`, or the teacher.
+
+    Likewise for heads of relations that do not divide the models' widths. A config that leaves a number to its class is
+    left to the stages.
+    """
+    layers, distil = params["student"].layers, params["distil"]
+    cuts = {"student.layers": layers} | {
+        f"student_init.candidates.{name}": each for name, each in params["student_init"].candidates.items()
+    }
+    if (depth := figure(origin, DEPTH)) is not None:
+        for key, cut in cuts.items():
+            if max(cut) >= depth:
+                yield f"{path}: {key} is {list(cut)}, wanted numbers from 0 to {depth - 1}: {origin} has {depth} layers"
+    if distil.needs_teacher(*params["tune"].space):
+        for whose, states, depth in (
+            ("student", distil.student_layers, len(layers)),
+            ("teacher", distil.teacher_layers, figure(teacher, DEPTH)),
+        ):
+            if depth is not None and not 0 <= min(states) <= max(states) <= depth:
+                wanted = f"numbers from 0, its embeddings, to {depth}, its last"
+                yield f"{path}: distil.{whose}_layers is {list(states)}, wanted {wanted}"
+    if distil.relation_weight or "relation_weight" in params["tune"].space:
+        for folder in dict.fromkeys([origin, teacher]):
+            if (width := figure(folder, WIDTH)) and width % distil.relation_heads:
+                heads = distil.relation_heads
+                yield f"{path}: distil.relation_heads is {heads}, wanted a divisor of {width}, the width of {folder}"
+
+
+def figure(folder: Path, names: tuple[str, ...]) -> int | None:
+    """Return the whole number that a model's config.json has under one of these names, None where it has none."""
+    try:
+        fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / 'config.json'}: not valid JSON ({error})") from error
+    found = [fields[name] for name in names if isinstance(fields, dict) and type(fields.get(name)) is int]
+    return found[0] if found else None
+
+
+def main() -> None:
+    """Take the file from the command line; tell of all that is wrong with it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file")
+    options = parser.parse_args()
+    if found := list(faults(options.params)):
+        raise InputError("\n".join(found))
+    print(f"{options.params}: nothing wrong in its {len(SECTIONS)} sections")
+
+
+if __name__ == "__main__":
+    with clean_exit():
+        main()
