@@ -1,7 +1,7 @@
 """The student again, with its hidden states held to the teacher's layers as well as its answers to the teacher's.
 
 Reads prepared data, the teacher and its cache; writes the distilled student. Chosen student layers are aligned with
-chosen teacher layers (masked mean squared error on normalised states; Sun et al. 2019, "Patient Knowledge
+chosen teacher layers (masked mean squared error on normalised states; after Sun et al. 2019, "Patient Knowledge
 Distillation"), together with the answers from the first update: aligned states alone are no QA model. The teacher
 runs along; hidden states are too large to cache. Where it reads other tokens than the student, their states meet by
 characters.

@@ -66,8 +66,9 @@ def soft_divergence(student: Tensor, teacher: Tensor, mask: Tensor, temperature:
 def hidden_alignment(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error of two layers' states (B, L, H), each token's state normalised, over the tokens compared.
 
-    Without the normalisation the layers with the largest states would own the loss (Sun et al. 2019, PKD). `mask` is
-    (B, L), 1 or true on these: all real ones, or those that are aligned.
+    Without the normalisation the layers with the largest states would own the loss. After PKD (Sun et al. 2019), which
+    divides the first token's state by its length; here each token's has its mean taken away and its spread made 1.
+    `mask` is (B, L), 1 or true on these: all real ones, or those that are aligned.
     """
     width = (student.shape[-1],)
     normalised = [functional.layer_norm(states.float(), width) for states in (student, teacher)]
