@@ -166,6 +166,20 @@ def test_killed_in_the_middle_of_an_epoch_and_started_again(tmp_path: Path, unin
     assert weights == uninterrupted[0]
 
 
+def test_a_training_on_the_cpu_leaves_a_gpu_beside_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: Run
+) -> None:
+    def opened(*_: object) -> None:
+        pytest.fail("the GPU was opened")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("get_rng_state", "set_rng_state"):
+        monkeypatch.setattr(torch.cuda, name, opened)
+    with pytest.raises(Interrupted):
+        distil(tmp_path, 7)
+    assert distil(tmp_path)[:2] == uninterrupted[:2]
+
+
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save, saved = torch.save, []
 
