@@ -133,6 +133,7 @@ def prepare(folder: Path, hub: HubStandIn, encoder: Path, train: str, test: str)
             "on_bad_record": "error",
         },
         "windows": {"max_length": 64, "doc_stride": 16},
+        "decode": {"n_best": 5, "max_answer_length": 30},
         "encoder": {"model": str(encoder), "sha256": ""},
         "student": {"encoder": "", "sha256": "", "layers": [0]},
         "unlabelled": {"other_offsets": 0, "other_paragraphs": 0, "cloze": 0, "sources": [], "paragraphs": 0},
