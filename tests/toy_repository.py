@@ -18,8 +18,11 @@ FIT = {"epochs": 1, "batch_size": 8, "log_steps": 2}
 CHANGES = {
     "runtime": {"precision": "fp32", "threads": 1},
     "encoder": {"model": "toy/encoder", "sha256": ""},
-    "data": {"train_questions": 16, "dev_questions": 6, "test_questions": 8, "cloze_questions": 8},
-    "unlabelled": {"cloze": 8},
+    "data": {
+        **{split: [f"primer:{split}"] for split in ("train", "dev", "test")},
+        **{"train_questions": 16, "dev_questions": 6, "test_questions": 8, "cloze_questions": 8},
+    },
+    "unlabelled": {"other_offsets": 0, "other_paragraphs": 0, "cloze": 8, "sources": [], "paragraphs": 0},
     "decode": {"max_answer_length": 60},  # the toy tokenizer cuts real words into letters
     "teacher": FIT,
     "baseline": FIT,
