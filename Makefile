@@ -25,8 +25,8 @@ install: $(VENV)/installed  ## the environment of the pipeline
 check: $(VENV)/installed  ## read all of params.yaml as the stages will: what is wrong is told now, not after hours
 	$(IN_VENV) python -m profiles.check_params
 
-repro: check  ## run every stage that is out of date
-	$(IN_VENV) dvc repro
+repro: $(VENV)/installed  ## run every stage that is out of date
+	$(IN_VENV) python -m profiles.check_params --without-models && dvc repro
 
 test: $(VENV)/installed-test lint  ## the tests of the code
 	$(IN_VENV) OMP_NUM_THREADS=1 python -m pytest -m "not record" --numprocesses auto --dist loadfile --no-loadscope-reorder

@@ -1,14 +1,15 @@
 """Every section of params.yaml read as the stages will read it, before hours are spent on the stages before them.
 
 A stage refuses a bad value before it computes anything, but the last stage may come hours after the first. This also
-compares the layers that are named with those that the models have.
+looks for the models that are named, and compares the layers that are asked for with those that they have. What only
+computing shows, a budget that cannot be met or a storage out of reach, is left to the stages.
 
     python -m profiles.check_params
 """
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ SECTIONS: Mapping[str, type[Any]] = {
 DEPTH, WIDTH = ("num_hidden_layers", "n_layers"), ("hidden_size", "dim")  # the second is DistilBERT's name
 
 
-def faults(path: Path) -> Iterator[str]:
-    """Yield a line for each section that its stage would refuse, and for each layer that a model does not have."""
+def faults(path: Path, *, models: bool = True) -> Iterator[str]:
+    """Yield a line for each section that its stage would refuse and, with `models`, for what is wrong with those."""
     params: dict[str, Any] = {}
     for section in read_sections(path):
         if section not in SECTIONS:
@@ -74,13 +75,9 @@ def faults(path: Path) -> Iterator[str]:
         try:
             space_around(params["distil"], params["tune"].space)
         except InputError as error:
-            yield str(error)
-    if {"encoder", "student", "student_init", "distil", "tune"} <= set(params):
-        try:
-            teacher = resolve_model(params["encoder"].model, params["encoder"].sha256)
-            yield from faults_of_layers(params, path, teacher, params["student"].origin(teacher))
-        except InputError as error:
-            yield str(error)
+            yield str(error).replace("params.yaml", str(path), 1)
+    if models:
+        yield from faults_of_models(params, path)
 
 
 def read_sections(path: Path) -> list[str]:
@@ -91,20 +88,50 @@ def read_sections(path: Path) -> list[str]:
     return [str(name) for name in document]
 
 
-def faults_of_layers(params: Mapping[str, Any], path: Path, teacher: Path, origin: Path) -> Iterator[str]:
-    """Yield a line for each key that names layers beyond those of the model that is cut, `origin`, or the teacher.
+def faults_of_models(params: Mapping[str, Any], path: Path) -> Iterator[str]:
+    """Yield a line for each model that is not there, and for each key that asks for layers that a model does not have.
 
-    Likewise for heads of relations that do not divide the models' widths. A config that leaves a number to its class is
-    left to the stages.
+    Only sections in `params` are looked at. A config that leaves a number to its class is left to the stages.
     """
-    layers, distil = params["student"].layers, params["distil"]
-    cuts = {"student.layers": layers} | {
-        f"student_init.candidates.{name}": each for name, each in params["student_init"].candidates.items()
-    }
+    named, found = [], dict[str, Path]()
+    if "encoder" in params:
+        named.append(("teacher", params["encoder"].model, params["encoder"].sha256))
+    if "cache_teacher" in params:
+        named += [(f"other {number}", spec, "") for number, spec in enumerate(params["cache_teacher"].others)]
+    if "student" in params and params["student"].encoder:
+        named.append(("origin", params["student"].encoder, params["student"].sha256))
+    for role, spec, sha256 in named:
+        try:
+            found[role] = resolve_model(spec, sha256)
+        except InputError as error:
+            yield str(error)
+    if "student" not in params or "teacher" not in found:
+        return
+    if not params["student"].encoder:
+        found["origin"] = found["teacher"]
+    if "origin" in found:
+        cuts = {"student.layers": params["student"].layers}
+        if "student_init" in params:
+            cuts |= {f"student_init.candidates.{key}": cut for key, cut in params["student_init"].candidates.items()}
+        yield from faults_of_cuts(cuts, path, found["origin"])
+        if {"distil", "tune"} <= set(params):
+            yield from faults_of_states(params, path, found["teacher"], found["origin"])
+
+
+def faults_of_cuts(cuts: Mapping[str, Sequence[int]], path: Path, origin: Path) -> Iterator[str]:
+    """Yield a line for each key whose layers are beyond those of the model that is cut, `origin`."""
     if (depth := figure(origin, DEPTH)) is not None:
         for key, cut in cuts.items():
             if max(cut) >= depth:
                 yield f"{path}: {key} is {list(cut)}, wanted numbers from 0 to {depth - 1}: {origin} has {depth} layers"
+
+
+def faults_of_states(params: Mapping[str, Any], path: Path, teacher: Path, origin: Path) -> Iterator[str]:
+    """Yield a line for each side of `distil` that aligns states which the model does not have.
+
+    Likewise for heads of relations that do not divide the models' widths.
+    """
+    layers, distil = params["student"].layers, params["distil"]
     if distil.needs_teacher(*params["tune"].space):
         for whose, states, depth in (
             ("student", distil.student_layers, len(layers)),
@@ -134,8 +161,9 @@ def main() -> None:
     """Take the file from the command line; tell of all that is wrong with it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file")
+    parser.add_argument("--without-models", action="store_true", help="look at the sections alone")
     options = parser.parse_args()
-    if found := list(faults(options.params)):
+    if found := list(faults(options.params, models=not options.without_models)):
         raise InputError("\n".join(found))
     print(f"{options.params}: nothing wrong in its {len(SECTIONS)} sections")
 

@@ -200,8 +200,9 @@ def main() -> None:
     require(options.beside in (None, *OTHERS), "--beside", options.beside, " or ".join(OTHERS))
     runtime = start(load_params("runtime", RuntimeParams), 0)
     if options.beside == UNGRAPHED:
-        with_graphs = runtime.device.type == "cuda" and runtime.cuda_graphs
-        require(with_graphs, "--beside", UNGRAPHED, "eager or sdpa without a CUDA device or runtime.cuda_graphs")
+        require(
+            runtime.cuda_graphs, "--beside", UNGRAPHED, "eager or sdpa without a CUDA device or runtime.cuda_graphs"
+        )
     elif options.beside is not None:
         runtime = replace(runtime, cuda_graphs=False)
     named = load_params("encoder", EncoderParams)

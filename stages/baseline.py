@@ -13,7 +13,7 @@ from pathlib import Path
 from stages.core.errors import clean_exit
 from stages.core.params import load_params
 from stages.core.qa.decoding import DecodeParams
-from stages.core.runtime import RuntimeParams, start
+from stages.core.runtime import RuntimeParams, seed_everything, start
 from stages.core.training.settings import BaselineParams, StudentParams
 
 
@@ -58,7 +58,7 @@ def run(
     inputs = [*parts_for_students(data), teacher, cache, origin]
     with scratch_folder(scratch, [params, runtime, student_params], inputs) as unfinished:
         for name, loss, taught, folder, curve in arms:
-            start(runtime_params, params.seed)
+            seed_everything(params.seed)
             student = new_student(lessons, student_params, params.seed)
             losses = fit(student, loss, taught, params, runtime, scratch=unfinished, name=name, updates=updates)
             dev = score_model(student, lessons.dev, decode, runtime.device, params.batch_size)

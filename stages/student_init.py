@@ -13,7 +13,7 @@ from pathlib import Path
 from stages.core.errors import InputError, clean_exit
 from stages.core.params import load_params, require
 from stages.core.qa.decoding import DecodeParams
-from stages.core.runtime import RuntimeParams, start
+from stages.core.runtime import RuntimeParams, seed_everything, start
 from stages.core.training.settings import BaselineParams, StudentParams
 
 
@@ -75,7 +75,7 @@ def run(
     found = {}
     with scratch_folder(scratch, settings, [*parts_for_students(data), teacher, cache, origin]) as unfinished:
         for name, layers in params.candidates.items():
-            start(runtime_params, params.seed)
+            seed_everything(params.seed)
             student = new_student(lessons, replace(student_params, layers=layers), params.seed)
             fit(student, loss, lessons.training, recipe, runtime, scratch=unfinished, name=name, updates=params.updates)
             found[name] = score_model(student, lessons.dev, decode, runtime.device, recipe.batch_size)

@@ -42,12 +42,12 @@ def model(folder: Path, **fields: object) -> str:
     return str(folder)
 
 
-def told(folder: Path, params: dict[str, Any], *changes: Change) -> list[str]:
+def told(folder: Path, params: dict[str, Any], *changes: Change, models: bool = True) -> list[str]:
     changed = copy.deepcopy(params)
     for change in changes:
         change(changed)
     (folder / "params.yaml").write_text(yaml.safe_dump(changed))
-    return [line.replace(f"{folder}/", "") for line in faults(folder / "params.yaml")]
+    return [line.replace(f"{folder}/", "") for line in faults(folder / "params.yaml", models=models)]
 
 
 def test_each_section_is_read_as_its_stages_read_it() -> None:
@@ -71,6 +71,8 @@ def test_sound_parameters_have_no_fault(sound: dict[str, Any], tmp_path: Path) -
         (lambda p: p["distil"].update(temperature=9.0), "params.yaml: tune.space.temperature: [1.0, 8.0] leaves out"),
         (lambda p: p["encoder"].update(model="nowhere"), "model 'nowhere': no such folder"),
         (lambda p: p["encoder"].update(sha256="ab"), "model '"),
+        (lambda p: p["cache_teacher"].update(others=["nowhere"]), "model 'nowhere': no such folder"),
+        (lambda p: p["student"].update(encoder="nowhere"), "model 'nowhere': no such folder"),
         (
             lambda p: p["student"].update(layers=[0, 2, 6]),
             "params.yaml: student.layers is [0, 2, 6], wanted numbers from 0 to 5: ",
@@ -104,16 +106,40 @@ def test_all_that_is_wrong_is_told_at_once(sound: dict[str, Any], tmp_path: Path
         sound,
         lambda p: p["report"].update(samples=-1),
         lambda p: p["benchmark"].update(questions=0),
+        lambda p: p["tune"].update(trial_epochs=0),
+        lambda p: p["cache_teacher"].update(others=["nowhere"]),
         lambda p: p["student"].update(layers=[7, 8]),
         lambda p: p["student_init"]["candidates"].update(last=[9]),
     )
-    assert [line.split(" is ")[0].removeprefix("params.yaml: ") for line in found] == [
+    assert [re.split(" is |: no such", line)[0].removeprefix("params.yaml: ") for line in found] == [
+        "tune.trial_epochs",
         "benchmark.questions",
         "report.samples",
+        "model 'nowhere'",
         "student.layers",
         "student_init.candidates.last",
-        "distil.student_layers",
     ]
+
+
+@pytest.mark.parametrize("section", ["student_init", "distil", "tune"])
+def test_layers_of_a_student_are_looked_at_beside_faulty_sections(
+    section: str, sound: dict[str, Any], tmp_path: Path
+) -> None:
+    found = told(tmp_path, sound, lambda p: p[section].update(seed=-1), lambda p: p["student"].update(layers=[0, 2, 9]))
+    assert [line.split(" is ")[0] for line in found] == [f"params.yaml: {section}.seed", "params.yaml: student.layers"]
+
+
+def test_models_are_looked_for_where_that_is_asked(sound: dict[str, Any], tmp_path: Path) -> None:
+    changes = [lambda p: p["encoder"].update(model="nowhere"), lambda p: p["report"].update(samples=-1)]
+    assert len(told(tmp_path, sound, *changes)) == 2
+    assert told(tmp_path, sound, *changes, models=False) == ["params.yaml: report.samples is -1, wanted 0 or more"]
+
+
+def test_every_line_names_the_file_that_was_read(sound: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump({**sound, "tune": {**sound["tune"], "space": {}}}))
+    (found,) = faults(path)
+    assert found.startswith(f"{path}: tune.space: nothing to search")
 
 
 def test_layers_are_those_of_the_model_that_is_cut(sound: dict[str, Any], tmp_path: Path) -> None:

@@ -186,7 +186,8 @@ def test_an_override_of_a_parameter_changes_one_line(tmp_path: Path) -> None:
     for path in [ROOT / "params.yaml", *(ROOT / "profiles").glob("**/params.yaml")]:
         copy = tmp_path / "params.yaml"
         copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-        apply_overrides(copy, ["distil.temperature=4"])
+        apply_overrides(copy, ["distil.temperature=4.25"])
         before, after = (each.read_text(encoding="utf-8").splitlines() for each in (path, copy))
         changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-        assert changed == [("  temperature: 2.0", "  temperature: 4")], path
+        temperature = read_yaml(path)["distil"]["temperature"]
+        assert changed == [(f"  temperature: {temperature}", "  temperature: 4.25")], path

@@ -66,7 +66,7 @@ def test_auto_takes_the_cuda_device_where_there_is_one() -> None:
 
 def test_cpu_is_taken_even_beside_a_cuda_device() -> None:
     found = begin("cpu", threads=1)
-    assert found == Runtime(CPU, "fp32", found.processor, 1)
+    assert found == Runtime(CPU, "fp32", found.processor, 1, cuda_graphs=False)
     assert found.processor.endswith(torch.backends.cpu.get_cpu_capability())
 
 
@@ -121,20 +121,36 @@ def test_a_gpu_that_this_torch_has_no_kernels_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_a_gpu(monkeypatch, "CUDA error: no kernel image is available\nCompile with ...")
-    why = f"a GPU does not compute with torch {torch.__version__} (CUDA error: no kernel image is available)"
+    why = f"torch {torch.__version__} has no kernels for a GPU"
     assert begin("auto").device == CPU
     assert capsys.readouterr().out == f"params.yaml: runtime.device is auto: the CPU is used, as {why}\n"
     with pytest.raises(InputError) as caught:
         begin("cuda")
-    wanted = "cpu, or another build of torch"
+    wanted = "cpu, or another build"
     assert str(caught.value) == f"params.yaml: runtime.device is 'cuda', wanted {wanted}: {why}"
     assert begin("cpu").device == CPU
     assert not capsys.readouterr().out
 
 
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_a_gpu_that_fails_for_another_reason_is_not_passed_over(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_a_gpu(monkeypatch, "CUDA out of memory.\nTried to ...")
+    with pytest.raises(InputError) as caught:
+        begin(asked)
+    wanted = "cpu, or a CUDA device that is free and computes"
+    assert str(caught.value) == f"params.yaml: runtime.device is '{asked}', wanted {wanted}: CUDA out of memory."
+    assert begin("cpu").device == CPU
+
+
 @pytest.mark.parametrize("graphs", [True, False])
-def test_cuda_graphs_are_recorded_where_they_are_asked_for(graphs: bool) -> None:
-    assert begin(graphs=graphs).cuda_graphs == graphs
+def test_cuda_graphs_are_recorded_on_a_gpu_where_they_are_asked_for(
+    graphs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not begin("cpu", graphs=graphs).cuda_graphs
+    assert "cuda_graphs" not in describe(begin("cpu", graphs=graphs))
+    with_a_gpu(monkeypatch)
+    assert begin("cuda", graphs=graphs).cuda_graphs == graphs
+    assert describe(begin("cuda", graphs=graphs))["cuda_graphs"] == ("true" if graphs else "false")
 
 
 @pytest.mark.parametrize(("asked", "used"), [(2, 2), (0, len(os.sched_getaffinity(0)))])

@@ -154,7 +154,7 @@ def test_a_kernel_that_a_family_lacks_is_refused() -> None:
 
 def test_on_a_cpu_there_are_no_graphs_to_do_without(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["update_times", "teacher:4", "--beside", "ungraphed"])
-    monkeypatch.setattr(module, "start", lambda params, seed: CPU)
+    monkeypatch.setattr(module, "start", lambda params, seed: replace(CPU, cuda_graphs=False))
     with pytest.raises(InputError, match="--beside is 'ungraphed', wanted eager or sdpa without a CUDA device or"):
         main()
 

@@ -114,7 +114,7 @@ def test_answers_longer_than_a_search_gives_are_caught(bert: PreTrainedTokenizer
         longest: pytest.approx(100 * share, abs=0.001) for longest, share in wanted.items()
     }
     verify("train", at_most[4])
-    with pytest.raises(InputError, match=r"; or answers are longer than decode\.max_answer_length: raise that$"):
+    with pytest.raises(InputError, match=r"; or gold spans are longer than decode\.max_answer_length: raise that$"):
         verify("train", at_most[3])
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import torch
 
 
+NO_KERNELS = "no kernel image"  # CUDA's own words, of a build without code for a device
+
+
 @dataclass(frozen=True)
 class RuntimeParams:
     """The `runtime` section."""
@@ -47,8 +50,8 @@ class Runtime:
 def start(params: RuntimeParams, seed: int) -> Runtime:
     """Seed everything, set the threads, choose device and precision.
 
-    Raises InputError for a CUDA device that is absent, or that this build of torch has no kernels for; `auto` takes the
-    CPU then, and says so in the second case.
+    Raises InputError for a CUDA device that is absent, or that this build of torch has no kernels for, where `auto`
+    takes the CPU, and says so in the second case; and for one that does not compute for another reason.
     """
     import torch
 
@@ -59,7 +62,7 @@ def start(params: RuntimeParams, seed: int) -> Runtime:
     precision = params.precision
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
-    return Runtime(device, precision, _processor(device), threads, params.cuda_graphs)
+    return Runtime(device, precision, _processor(device), threads, params.cuda_graphs and device.type == "cuda")
 
 
 def seed_everything(seed: int) -> None:
@@ -100,6 +103,7 @@ def describe(runtime: Runtime) -> dict[str, str]:
         "processor": runtime.processor,
         "threads": str(runtime.threads),
         "training_precision": runtime.precision,
+        **({"cuda_graphs": str(runtime.cuda_graphs).lower()} if runtime.device.type == "cuda" else {}),
         "python": platform.python_version(),
         **{name: _version(name) for name in packages},
     }
@@ -116,15 +120,13 @@ def _device(asked: str) -> "torch.device":
     try:
         torch.ones(1, device="cuda").sum().item()
     except RuntimeError as error:
-        told = f"{torch.cuda.get_device_name()} does not compute with torch {torch.__version__} ({_first_line(error)})"
-        require(asked == "auto", where, asked, f"cpu, or another build of torch: {told}")
+        told = str(error).strip().split("\n")[0]
+        require(NO_KERNELS in told, where, asked, f"cpu, or a CUDA device that is free and computes: {told}")
+        told = f"torch {torch.__version__} has no kernels for {torch.cuda.get_device_name()}"
+        require(asked == "auto", where, asked, f"cpu, or another build: {told}")
         print(f"{where} is auto: the CPU is used, as {told}")
         return torch.device("cpu")
     return torch.device("cuda")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 def _cores() -> int:

@@ -2,7 +2,7 @@
 
 Two figures catch the usual ways in which extractive QA data is silently wrong (offsets that drift, windows that cut
 answers off, a tokenizer that loses characters): the share of training labels that decode to the gold text, and the
-F1 of an oracle that reads every answer off its windows' labels. Both must be nearly 100.
+F1 of an oracle that reads every answer off its windows' labels, as far as a search would. Both must be nearly 100.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ LEAST_PERCENT = 99.0  # of labels that decode, and of the oracle's F1
 def describe(examples: Sequence[Example], windows: Windows, max_answer_length: int) -> dict[str, float]:
     """Return counts, length percentiles in tokens, percent of labels that decode, and the windows' oracle F1.
 
-    The oracle gives at most `max_answer_length` tokens, as the span search does.
+    The oracle gives at most the first `max_answer_length` tokens of a label, as many as the span search does.
     """
     decoded = _oracle(examples, windows)
     in_reach = _oracle(examples, windows, max_answer_length)
@@ -52,7 +52,7 @@ def verify(split: str, described: dict[str, float]) -> None:
         (
             "oracle_f1",
             "windows do not hold their answers: raise windows.max_length or windows.doc_stride; "
-            "or answers are longer than decode.max_answer_length: raise that",
+            "or gold spans are longer than decode.max_answer_length: raise that",
         ),
     ):
         if described[key] < LEAST_PERCENT:

@@ -1,9 +1,10 @@
 """Least-squares repair: what is left of each sublayer learns to say what the whole one said.
 
 Without a gradient step: from the first sublayer to the last, the output matrix of a pruned sublayer is set to the
-ridge solution that brings the sum it feeds, its output and the residual beside it, closest to the sum in the unpruned
-model on some windows. What earlier sublayers still get wrong is thereby made good, too. After Kwon et al. 2022, "A Fast
-Post-Training Pruning Framework for Transformers", section 4.3, who scale the kept units; here the whole matrix is free.
+ridge solution that brings the sum it feeds, its output and the residual beside it, closest to the sum in another model
+on some windows: the unpruned one, or what a training has left. What earlier sublayers still get wrong is thereby made
+good, too. After Kwon et al. 2022, "A Fast Post-Training Pruning Framework for Transformers", section 4.3, who scale the
+kept units; here the whole matrix is free.
 """
 
 from collections.abc import Iterator, Sequence

@@ -18,7 +18,7 @@ class PruneParams(FitParams):
     rounds: int  # of scoring, removing and recovering
     fisher_windows: int  # training windows that scores are measured on
     repair_windows: int  # training windows of the least-squares repair; 0 leaves it out
-    ridge: float  # pull of the repair to the matrix as it was, a share of the units' mean square
+    ridge: float  # pull of the repair to the matrix as it was, a share of the mean square of what enters it
     recovery_windows: int  # training windows seen in each epoch between two rounds; 0 leaves recovery out
     hidden_weight: float  # in recovery, of the alignment with the whole model's hidden states; 0 switches it off
     minimum_neurons: int  # feed-forward neurons that stay in a layer, at least, where any stay

@@ -17,7 +17,8 @@ SPEED = (
     " lie apart is what the measurement cannot tell."
 )
 DATA = (
-    "`length` is in tokens a window; `oracle_f1` is what the gold spans that the windows hold whole would score, and"
+    "`length` is in tokens a window; `oracle_f1` is what the gold spans that the windows hold whole would score, cut to"
+    " `decode.max_answer_length` tokens, and"
     " `labels_decoded_percent` how many of these spans turn back into the gold answer."
 )
 
