@@ -1,6 +1,7 @@
 """The measurement of training updates: what it times, and what it refuses."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
