@@ -61,7 +61,7 @@ DEPTH, WIDTH = ("num_hidden_layers", "n_layers"), ("hidden_size", "dim")  # the 
 
 
 def faults(path: Path, *, models: bool = True) -> Iterator[str]:
-    """Yield a line for each section that its stage would refuse and, with `models`, for what is wrong with those."""
+    """Yield a line for each section that its stage would refuse; with `models`, what `faults_of_models` yields too."""
     params: dict[str, Any] = {}
     for section in read_sections(path):
         if section not in SECTIONS:
