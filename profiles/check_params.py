@@ -77,7 +77,10 @@ def faults(path: Path, *, models: bool = True) -> Iterator[str]:
         except InputError as error:
             yield str(error).replace("params.yaml", str(path), 1)
     if models:
-        yield from faults_of_models(params, path)
+        try:
+            yield from faults_of_models(params, path)
+        except InputError as error:  # a config.json that cannot be read; what was found until then stands
+            yield str(error)
 
 
 def read_sections(path: Path) -> list[str]:
@@ -91,7 +94,8 @@ def read_sections(path: Path) -> list[str]:
 def faults_of_models(params: Mapping[str, Any], path: Path) -> Iterator[str]:
     """Yield a line for each model that is not there, and for each key that asks for layers that a model does not have.
 
-    Only sections in `params` are looked at. A config that leaves a number to its class is left to the stages.
+    Only sections in `params` are looked at. A config that leaves a number to its class is left to the stages; one that
+    is not JSON raises InputError.
     """
     named, found = [], dict[str, Path]()
     if "encoder" in params:

@@ -184,6 +184,19 @@ def test_depth_that_a_config_leaves_to_its_class_is_left_to_the_stages(sound: di
     assert told(tmp_path, sound, change) == []
 
 
+def test_a_config_that_cannot_be_read_hides_no_other_fault(sound: dict[str, Any], tmp_path: Path) -> None:
+    folder = model(tmp_path / "broken", num_hidden_layers=6)
+    (tmp_path / "broken/config.json").write_text("{")
+    found = told(
+        tmp_path,
+        sound,
+        lambda p: p["encoder"].update(model=folder),
+        lambda p: p["report"].update(samples=-1),
+        lambda p: p["cache_teacher"].update(others=["nowhere"]),
+    )
+    assert [line.partition(":")[0] for line in found] == ["params.yaml", "model 'nowhere'", "broken/config.json"]
+
+
 @pytest.mark.parametrize(("samples", "code"), [(0, 0), (-1, 2)])
 def test_the_command_needs_nothing_that_computes(
     samples: int, code: int, sound: dict[str, Any], tmp_path: Path

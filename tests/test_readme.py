@@ -18,7 +18,7 @@ Triple = tuple[float, float, float]  # a figure and the bounds of its interval
 
 # A figure with its interval, as tables and sentences have them.
 WITH_INTERVAL = re.compile(
-    r"([+-]?\d+(?:\.\d+)?)(?: F1| EM| points| ?%)? \[([+-]?\d+(?:\.\d+)?), ([+-]?\d+(?:\.\d+)?)\]"
+    r"([+-]?\d+(?:\.\d+)?)(?:\s+F1|\s+EM|\s+points|\s*%)?\s+\[([+-]?\d+(?:\.\d+)?),\s+([+-]?\d+(?:\.\d+)?)\]"
 )
 # Figures of runs of which nothing else was kept, or of a record that an older commit holds; their READMEs say so.
 NOT_KEPT = {
@@ -69,6 +69,13 @@ def reads_as(texts: tuple[str, ...], triple: Triple) -> bool:
     return any(all(abs(float(text) - value) <= room for text, value in zip(texts, way, strict=True)) for way in ways)
 
 
+def test_figures_are_found_across_the_end_of_a_line() -> None:
+    found = WITH_INTERVAL.findall(
+        "keeps 97.4 %\n[96.8, 97.9] of it, gains +1.2\n  F1 [0.3,\n2.0] and 3 [2, 4]; [1, 2] alone"
+    )
+    assert found == [("97.4", "96.8", "97.9"), ("+1.2", "0.3", "2.0"), ("3", "2", "4")]
+
+
 @pytest.mark.parametrize(
     ("texts", "is_so"),
     [
@@ -111,6 +118,31 @@ def test_the_table_of_results_is_that_of_the_report() -> None:
     rows = [line for line in shown.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(VARIANTS) + 1
     assert {untimed(line) for line in rows} <= reported
+
+
+@pytest.mark.record
+def test_sentences_on_the_default_run_have_its_figures() -> None:
+    """What the first README tells of the run in words; another record wants other words."""
+    told = " ".join(README.split())
+    data = json.loads((ROOT / "metrics/data.json").read_text(encoding="utf-8"))
+    search = json.loads((ROOT / "metrics/tune.json").read_text(encoding="utf-8"))["search"]
+    gain = pd.read_csv(ROOT / "plots/differences.csv").set_index("comparison")["f1_low"]
+    spelt = dict(enumerate(["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]))
+    sentences = [
+        f"Trained on {data['train']['questions']:,} questions",
+        f"on {data['unlabelled']['cloze']:,} cloze questions made of the training paragraphs",
+        f"tested on {data['test']['questions']} questions of other articles",
+        f"The search stopped {spelt[search['trials_pruned']]} of its {spelt[search['trials']]} trials early.",
+        f"in full it has {search['best_full_f1']:.1f} F1 on dev, the default {search['default_full_f1']:.1f}.",
+        f"`tuned` is the mean of these {spelt[search['averaged']]} students. It has {search['tuned_f1']:.1f},",
+    ]
+    assert [each for each in sentences if each not in told] == []
+    assert "`distilled` over `hard_label` does." in told
+    assert gain["distilled - hard_label"] > 0.1
+    assert "`tuned` over `baseline` and `finetuned` over `pruned` do by a hair" in told
+    assert all(0 < gain[each] < 0.1 for each in ("tuned - baseline", "finetuned - pruned"))
+    assert "`baseline` over `hard_label` does not" in told
+    assert gain["baseline - hard_label"] <= 0
 
 
 def untimed(row: str) -> str:
